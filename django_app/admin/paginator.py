@@ -1,0 +1,49 @@
+"""Counting no further than anybody reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from django.core.paginator import Paginator
+from django.db.models import QuerySet
+from django.utils.formats import number_format
+from django.utils.functional import cached_property
+
+if TYPE_CHECKING:
+    AnyPaginator = Paginator[Any]
+else:
+    AnyPaginator = Paginator
+
+
+class CappedPaginator(AnyPaginator):
+    """Counts at most `LIMIT` rows, however many there are, and pages through no more than these.
+
+    A full count reads the whole table, and a page far behind all the rows before it.
+    `is_capped` tells that there are more; `shown` is the count as it is printed.
+    """
+
+    #: Rows.
+    LIMIT: Final = 10_000
+
+    @cached_property
+    def _seen(self) -> int:
+        rows = self.object_list
+        if isinstance(rows, QuerySet):
+            return rows.order_by()[: self.LIMIT + 1].count()
+        return len(rows)
+
+    @cached_property
+    def count(self) -> int:
+        """How many rows the pages hold."""
+        return min(self._seen, self.LIMIT)
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether there are rows behind the last page."""
+        return self._seen > self.LIMIT
+
+    @property
+    def shown(self) -> str:
+        """The count for readers: "17", or "10,000+"."""
+        text = str(number_format(self.count, use_l10n=True, force_grouping=True))
+        return f"{text}+" if self.is_capped else text

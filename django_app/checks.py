@@ -1,0 +1,125 @@
+"""System checks: settings that are wrong (E), and set-ups that will disappoint (W)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from celery import Celery
+from celery._state import get_current_app
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Tags
+from django.core.checks import Warning as Caution
+from django.core.checks import register as register_check
+
+from django_app.conf import SETTING, options, read
+from lrp_celery.core.errors import ConfigurationError
+
+_PURGE: Final = "lrp_celery.purge"
+#: What kombu's Redis transport uses unless it is told otherwise, in seconds.
+_VISIBILITY_TIMEOUT: Final = 3600
+
+
+def register() -> None:
+    """Have Django run the checks of this module."""
+    for check in (check_settings, check_time_zone, check_celery):
+        register_check(check, Tags.compatibility)
+
+
+def check_settings(**_: Any) -> list[CheckMessage]:
+    """E001: LRP_CELERY is not understood."""
+    try:
+        read(getattr(django_settings, SETTING, {}))
+    except ConfigurationError as error:
+        return [
+            Error(str(error), hint=f"Correct {SETTING} in the settings; nothing is tracked until then.", id=_id("E001"))
+        ]
+    return []
+
+
+def check_time_zone(**_: Any) -> list[CheckMessage]:
+    """E002: instants without a zone cannot be compared across hosts."""
+    if django_settings.USE_TZ:
+        return []
+    return [Error("lrp_celery stores aware instants, but USE_TZ is off.", hint="Set USE_TZ = True.", id=_id("E002"))]
+
+
+def check_celery(**_: Any) -> list[CheckMessage]:
+    """W001 to W005: what Celery's configuration makes of tracking."""
+    app = get_current_app()
+    if app.main in {None, "default"} or check_settings():
+        return []
+    return [message for check in _CELERY_CHECKS for message in check(app)]
+
+
+def _purge_is_scheduled(app: Celery) -> Iterator[CheckMessage]:
+    in_database = "DatabaseScheduler" in str(app.conf.beat_scheduler)
+    scheduled = any(_task_of(entry) == _PURGE for entry in (app.conf.beat_schedule or {}).values())
+    if not scheduled and not in_database and any(options().RETENTION.values()):
+        yield Caution(
+            "Nothing deletes old calls: beat has no entry for the task lrp_celery.purge.",
+            hint="Merge django_app.beat.beat_schedule() into beat_schedule, or run manage.py lrp_purge from cron.",
+            id=_id("W001"),
+        )
+
+
+def _json_only(app: Celery) -> Iterator[CheckMessage]:
+    accepted = set(app.conf.accept_content or ())
+    if app.conf.task_serializer != "json" or accepted & {"pickle", "application/x-python-serialize"}:
+        yield Caution(
+            "Task messages are not JSON only: who can write to the broker can run code in the workers.",
+            hint="Set task_serializer = 'json' and accept_content = ['json'].",
+            id=_id("W002"),
+        )
+
+
+def _publishes_are_confirmed(app: Celery) -> Iterator[CheckMessage]:
+    amqp = str(app.conf.broker_url or "").startswith(("amqp", "pyamqp"))
+    if amqp and not (app.conf.broker_transport_options or {}).get("confirm_publish"):
+        yield Caution(
+            "RabbitMQ does not confirm publishes: a call may be recorded whose message was lost on the way.",
+            hint="Set broker_transport_options = {'confirm_publish': True}.",
+            id=_id("W003"),
+        )
+
+
+def _limits_fit_visibility(app: Celery) -> Iterator[CheckMessage]:
+    if not str(app.conf.broker_url or "").startswith(("redis", "rediss", "sentinel", "valkey")):
+        return
+    visible = (app.conf.broker_transport_options or {}).get("visibility_timeout", _VISIBILITY_TIMEOUT)
+    limit = app.conf.task_time_limit
+    if isinstance(visible, int | float) and isinstance(limit, int | float) and limit > visible:
+        yield Caution(
+            f"task_time_limit ({limit} s) is longer than the broker's visibility timeout ({visible} s): a task that "
+            "acknowledges late and runs longer is delivered and run again while it still runs.",
+            hint="Raise visibility_timeout in broker_transport_options above the longest run and the longest countdown.",
+            id=_id("W004"),
+        )
+
+
+def _requests_are_not_atomic(app: Celery) -> Iterator[CheckMessage]:
+    atomic = [alias for alias, database in django_settings.DATABASES.items() if database.get("ATOMIC_REQUESTS")]
+    if atomic:
+        yield Caution(
+            f"ATOMIC_REQUESTS is on for {', '.join(atomic)}: .delay() in a view publishes before the view's "
+            "transaction commits, so a worker may not find what the view wrote.",
+            hint="Use .delay_on_commit() there.",
+            id=_id("W005"),
+        )
+
+
+_CELERY_CHECKS: Final[tuple[Callable[[Celery], Iterator[CheckMessage]], ...]] = (
+    _purge_is_scheduled,
+    _json_only,
+    _publishes_are_confirmed,
+    _limits_fit_visibility,
+    _requests_are_not_atomic,
+)
+
+
+def _task_of(entry: Any) -> Any:
+    return entry.get("task") if isinstance(entry, dict) else getattr(entry, "task", None)
+
+
+def _id(number: str) -> str:
+    return f"lrp_celery.{number}"

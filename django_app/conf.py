@@ -1,0 +1,131 @@
+"""`settings.LRP_CELERY`: one dict, typed, read when it is needed, so that `override_settings` works."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from typing import Any, Final
+
+from django.conf import settings as django_settings
+from django.core.signals import setting_changed
+
+from lrp_celery.core.errors import ConfigurationError
+from lrp_celery.core.redaction import DEFAULT_REDACT
+from lrp_celery.tracking.retention import DEFAULT_RETENTION, Retention
+from lrp_celery.tracking.selection import DEFAULT_EXCLUDE
+
+SETTING: Final = "LRP_CELERY"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The keys of `LRP_CELERY` with their defaults."""
+
+    TRACK: tuple[str, ...] = ("*",)
+    """Patterns of the tasks that are tracked."""
+    EXCLUDE: tuple[str, ...] = DEFAULT_EXCLUDE
+    """Patterns of the tasks that are not, although TRACK has them."""
+    RECORDER: str = "sync"
+    """How reports reach the store: `sync` writes in place."""
+    RETENTION: Mapping[str, timedelta | None] = field(default_factory=lambda: DEFAULT_RETENTION)
+    """How long ended calls are kept, by `task pattern` or `task pattern:status`; None keeps for ever."""
+    DATABASE: str = "default"
+    """The alias whose database holds the calls."""
+    SILENT_AFTER: float = 86_400
+    """Seconds after which an open call that nobody speaks of is shown as silent."""
+    REDACT: tuple[str, ...] = DEFAULT_REDACT
+    """Patterns of keys and parameters whose values are never shown; case does not count."""
+
+    @property
+    def retention(self) -> Retention:
+        """RETENTION, ready to be asked."""
+        return Retention(self.RETENTION)
+
+
+def read(raw: object) -> Options:
+    """Return the options that `raw` (the dict from the settings) gives; `ConfigurationError` names what is wrong."""
+    if not isinstance(raw, Mapping):
+        raise ConfigurationError(f"{SETTING} is a dict, not {type(raw).__name__}.")
+    names = [known.name for known in fields(Options)]
+    for key in raw:
+        if key not in names:
+            raise ConfigurationError(f"{SETTING} has no key {key!r}.{_nearest(str(key), names)}")
+    return Options(**{key: _KINDS[key](key, value) for key, value in raw.items()})
+
+
+def _nearest(key: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(key.upper(), names, n=1)
+    return f" Did you mean {close[0]!r}?" if close else f" It has {', '.join(names)}."
+
+
+def _patterns(key: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+        raise ConfigurationError(f"{SETTING}[{key!r}] is a list of patterns, not {value!r}.")
+    if not all(isinstance(pattern, str) for pattern in value):
+        raise ConfigurationError(f"{SETTING}[{key!r}] holds something that is not a text: {value!r}.")
+    return tuple(value)
+
+
+def _recorder(key: str, value: object) -> str:
+    if value != "sync":
+        raise ConfigurationError(f"{SETTING}[{key!r}] is {value!r}; the one there is so far is 'sync'.")
+    return "sync"
+
+
+def _alias(key: str, value: object) -> str:
+    if not isinstance(value, str) or value not in django_settings.DATABASES:
+        raise ConfigurationError(
+            f"{SETTING}[{key!r}] is {value!r}, which is not in DATABASES ({', '.join(django_settings.DATABASES)})."
+        )
+    return value
+
+
+def _seconds(key: str, value: object) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise ConfigurationError(f"{SETTING}[{key!r}] is a number of seconds above 0 or a timedelta, not {value!r}.")
+    return float(value)
+
+
+def _retention(key: str, value: object) -> Mapping[str, timedelta | None]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{SETTING}[{key!r}] is a dict of pattern and timedelta, not {value!r}.")
+    try:
+        Retention(value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{SETTING}[{key!r}]: {error}") from None
+    return {**DEFAULT_RETENTION, **value}
+
+
+_KINDS: Final[dict[str, Any]] = {
+    "TRACK": _patterns,
+    "EXCLUDE": _patterns,
+    "RECORDER": _recorder,
+    "RETENTION": _retention,
+    "DATABASE": _alias,
+    "SILENT_AFTER": _seconds,
+    "REDACT": _patterns,
+}
+
+
+_read: Options | None = None
+
+
+def options() -> Options:
+    """Return the options of this moment; `ConfigurationError` if the setting is wrong."""
+    global _read  # noqa: PLW0603 - what was read is kept until the setting changes
+    if _read is None:
+        _read = read(getattr(django_settings, SETTING, {}))
+    return _read
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    global _read  # noqa: PLW0603 - see options()
+    if setting in {SETTING, "DATABASES"}:
+        _read = None
+
+
+setting_changed.connect(_forget, dispatch_uid="lrp_celery.conf")

@@ -1,0 +1,148 @@
+"""The tables: a row for each call, and one for each run that did not simply succeed.
+
+Rows are written by `django_app.stores`, which decides by the rules of
+`lrp_celery.tracking.merge`; nothing else saves a `Call` or an `Attempt`.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import F, Q
+from django.utils.translation import gettext_lazy as _
+
+from django_app.fields import CallIdField
+from django_app.querysets import CallQuerySet
+from lrp_celery.tracking.status import OPEN, TERMINAL, CallStatus
+from lrp_celery.tracking.store import MAX_ERROR, MAX_NAME, MAX_SUMMARY
+
+STATUS_LABELS = {
+    CallStatus.SUBMITTED: _("submitted"),
+    CallStatus.STARTED: _("started"),
+    CallStatus.RETRYING: _("retrying"),
+    CallStatus.SUCCEEDED: _("succeeded"),
+    CallStatus.FAILED: _("failed"),
+    CallStatus.PARKED: _("parked"),
+    CallStatus.ABORTED: _("aborted"),
+    CallStatus.DISCARDED: _("discarded"),
+}
+TERMINAL_VALUES = sorted(status.value for status in TERMINAL)
+OPEN_VALUES = sorted(status.value for status in OPEN)
+FAILED_VALUES = [CallStatus.FAILED.value, CallStatus.PARKED.value]
+
+
+class Call(models.Model):
+    """One invocation of a task, from the moment somebody asked for it to its one outcome."""
+
+    call_id = CallIdField(_("call id"), primary_key=True, help_text=_("The Celery task id."))
+    task = models.CharField(_("task"), max_length=MAX_NAME)
+    status = models.CharField(_("status"), max_length=16, choices=[(s.value, STATUS_LABELS[s]) for s in CallStatus])
+    reason = models.CharField(_("reason"), max_length=20, null=True)
+    retries = models.PositiveIntegerField(_("retries"), default=0)
+    attempt = models.PositiveIntegerField(_("attempt"), default=0, help_text=_("The newest run, counted from 1."))
+    queue = models.CharField(_("queue"), max_length=MAX_NAME, null=True)
+    worker = models.CharField(_("worker"), max_length=MAX_NAME, null=True)
+    target_summary = models.CharField(
+        _("arguments"), max_length=MAX_SUMMARY, null=True, help_text=_("Shortened, and redacted by key.")
+    )
+    source_instance_id = models.CharField(_("published by host"), max_length=MAX_NAME, null=True)
+    source_script = models.CharField(_("published by code"), max_length=MAX_NAME, null=True)
+    source_node = models.CharField(_("published by process"), max_length=MAX_NAME, null=True)
+    owner = models.CharField(_("owner"), max_length=MAX_NAME, null=True)
+    last_error = models.CharField(_("last error"), max_length=MAX_ERROR, null=True)
+    error_type = models.CharField(_("error type"), max_length=MAX_NAME, null=True)
+    http_status = models.PositiveIntegerField(_("HTTP status"), null=True)
+    root_id = CallIdField(_("root call"), null=True)
+    parent_id = CallIdField(_("parent call"), null=True)
+    group_id = CallIdField(_("group"), null=True)
+    schedule = models.CharField(_("schedule"), max_length=MAX_NAME, null=True)
+    rerun_of = CallIdField(_("rerun of"), null=True)
+    progress = models.TextField(_("progress"), null=True)
+    enqueued_at = models.DateTimeField(_("enqueued"))
+    started_at = models.DateTimeField(_("started"), null=True)
+    updated_at = models.DateTimeField(_("updated"))
+    terminal_at = models.DateTimeField(_("ended"), null=True)
+    deadline_at = models.DateTimeField(_("deadline"), null=True)
+    expires_at = models.DateTimeField(_("must start before"), null=True)
+    purge_at = models.DateTimeField(_("purged after"), null=True)
+    abort_requested_at = models.DateTimeField(_("abort requested"), null=True)
+
+    due_at = models.DateTimeField(_("due"), null=True)
+    published_at = models.DateTimeField(_("published"), null=True)
+    nesting = models.PositiveIntegerField(_("replacements"), default=0)
+    runs = models.PositiveIntegerField(_("runs"), default=0)
+    late_runs = models.PositiveIntegerField(_("late runs"), default=0)
+    run = models.CharField(max_length=64, null=True)
+    run_outcome = models.CharField(max_length=16, null=True)
+    pid = models.BigIntegerField(_("process"), null=True)
+    redelivered = models.BooleanField(_("redelivered"), default=False)
+    acks_late = models.BooleanField(_("acknowledged late"), default=False)
+    stop_reason = models.CharField(max_length=20, null=True)
+    version = models.PositiveIntegerField(default=0)
+
+    objects = CallQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("call")
+        verbose_name_plural = _("calls")
+        default_permissions = ("view",)
+        ordering = ("-enqueued_at", "-call_id")
+        indexes = [
+            models.Index(fields=["-enqueued_at", "-call_id"], name="lrp_call_enqueued"),
+            models.Index(fields=["task", "-enqueued_at"], name="lrp_call_task"),
+            models.Index(fields=["-enqueued_at"], name="lrp_call_open", condition=Q(terminal_at__isnull=True)),
+            models.Index(fields=["-enqueued_at"], name="lrp_call_failed", condition=Q(status__in=FAILED_VALUES)),
+            models.Index(
+                fields=["status", "terminal_at"], name="lrp_call_ended", condition=Q(terminal_at__isnull=False)
+            ),
+            models.Index(fields=["root_id"], name="lrp_call_descendants", condition=~Q(root_id=F("call_id"))),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                name="lrp_call_terminal_has_time",
+                condition=Q(status__in=OPEN_VALUES, terminal_at__isnull=True)
+                | Q(status__in=TERMINAL_VALUES, terminal_at__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.call_id}"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the call has ended and will not change again."""
+        return self.terminal_at is not None
+
+
+class Attempt(models.Model):
+    """One run of a call that did not simply succeed, or was not the last one.
+
+    `outcome` empty: nobody has reported its end. `late`: it ran, or ended, after the call had its outcome.
+    """
+
+    call = models.ForeignKey(
+        Call, on_delete=models.CASCADE, related_name="attempts", db_index=False, verbose_name=_("call")
+    )
+    run = models.CharField(max_length=64)
+    number = models.PositiveIntegerField(_("attempt"))
+    retries = models.PositiveIntegerField(_("retries"), default=0)
+    nesting = models.PositiveIntegerField(_("replacements"), default=0)
+    worker = models.CharField(_("worker"), max_length=MAX_NAME, null=True)
+    pid = models.BigIntegerField(_("process"), null=True)
+    redelivered = models.BooleanField(_("redelivered"), default=False)
+    late = models.BooleanField(_("late"), default=False)
+    started_at = models.DateTimeField(_("started"), null=True)
+    ended_at = models.DateTimeField(_("ended"), null=True)
+    outcome = models.CharField(_("outcome"), max_length=16, null=True)
+    error_type = models.CharField(_("error type"), max_length=MAX_NAME, null=True)
+    last_error = models.CharField(_("error"), max_length=MAX_ERROR, null=True)
+    traceback = models.TextField(_("traceback"), null=True)
+
+    class Meta:
+        verbose_name = _("attempt")
+        verbose_name_plural = _("attempts")
+        default_permissions = ("view",)
+        ordering = ("number",)
+        constraints = [models.UniqueConstraint(fields=["call", "run"], name="lrp_attempt_run")]
+
+    def __str__(self) -> str:
+        return f"{self.call_id} #{self.number}"

@@ -1,0 +1,214 @@
+"""Whose connection a write uses: the caller's, or one of our own.
+
+A row about a call must survive the rollback of whoever made the call, must not wait in
+his open transaction, and must not end with Celery's closing of Django's connections
+around each task. So writes normally use a connection of our own, in autocommit, one for
+each thread. The caller's is used where a second one would be wrong: see `wiring`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+from django.core import mail
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+class Session(Protocol):
+    """Lends a connection to one database."""
+
+    alias: str
+
+    def connection(self) -> BaseDatabaseWrapper:
+        """Return the connection to use in this thread."""
+        ...
+
+    def atomic(self) -> contextlib.AbstractContextManager[Any]:
+        """Return a context whose writes happen all or not at all, without harming an outer transaction."""
+        ...
+
+    def single(self) -> contextlib.AbstractContextManager[Any]:
+        """Return a context for one statement that is atomic by itself."""
+        ...
+
+    def failed(self) -> bool:
+        """Tell the session that the database raised; return whether a second try may succeed."""
+        ...
+
+    def release(self) -> None:
+        """Tell the session that the work is done for now."""
+        ...
+
+
+class CallerSession:
+    """Django's own connection of this thread; writes belong to the caller's transaction, if he has one."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+    def connection(self) -> BaseDatabaseWrapper:
+        """Return `connections[alias]`."""
+        return connections[self.alias]
+
+    def atomic(self) -> contextlib.AbstractContextManager[Any]:
+        """Return a transaction, or a savepoint in the caller's: our errors must not poison his work."""
+        return transaction.atomic(using=self.alias)
+
+    def single(self) -> contextlib.AbstractContextManager[Any]:
+        """Return a savepoint inside the caller's transaction, else nothing."""
+        return self.atomic() if self.connection().in_atomic_block else contextlib.nullcontext()
+
+    def release(self) -> None:
+        """Leave the connection to Django."""
+
+    def failed(self) -> bool:
+        """Never: a second try inside somebody's transaction could only fail again."""
+        return False
+
+
+class OwnSession:
+    """A connection of our own for each thread, in autocommit, that Django does not know of.
+
+    So it is neither closed around tasks nor rolled back with anybody. It is opened at the
+    first use with the alias's settings of that moment, and again after it broke. A forked
+    child never touches its parent's.
+    """
+
+    #: Seconds to wait for a server that does not answer: a task must not wait for its watcher.
+    CONNECT_TIMEOUT: Final = 3
+    ANSWER_TIMEOUT: Final = 5
+    LOCK_TIMEOUT: Final = 2
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self._mine = threading.local()
+        self._kept: set[BaseDatabaseWrapper] = set()
+        os.register_at_fork(after_in_child=self._forked)
+
+    def connection(self) -> BaseDatabaseWrapper:
+        """Return this thread's connection, opened if need be."""
+        lent: _Lent | None = getattr(self._mine, "lent", None)
+        if lent is None or lent.wrapper.settings_dict["NAME"] != connections[self.alias].settings_dict["NAME"]:
+            self.close()
+            lent = _Lent(self._open(), self._kept)
+            self._mine.lent = lent
+        return lent.wrapper
+
+    def single(self) -> contextlib.AbstractContextManager[Any]:
+        """Return a context for one statement, which autocommit makes atomic."""
+        return contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def atomic(self) -> Iterator[None]:
+        """Run a transaction of its own: nothing else uses this connection."""
+        wrapper = self.connection()
+        wrapper.ensure_connection()
+        wrapper.set_autocommit(False)
+        try:
+            yield
+            wrapper.commit()
+        except BaseException:
+            with contextlib.suppress(Exception):
+                wrapper.rollback()
+            raise
+        finally:
+            with contextlib.suppress(Exception):
+                wrapper.set_autocommit(True)
+
+    def failed(self) -> bool:
+        """Drop the connection: whatever broke it, the next one is new."""
+        lent: _Lent | None = getattr(self._mine, "lent", None)
+        # One that still answers failed for another reason, and would fail again.
+        was_lost = lent is not None and not lent.is_usable()
+        self.close()
+        return was_lost
+
+    def release(self) -> None:
+        """Keep the connection, unless a test runner is about to drop its database."""
+        if under_test():
+            self.close()
+
+    def close(self) -> None:
+        """Close this thread's connection, if there is one."""
+        lent: _Lent | None = getattr(self._mine, "lent", None)
+        self._mine.lent = None
+        if lent is not None:
+            lent.close()
+
+    def _open(self) -> BaseDatabaseWrapper:
+        lent = connections[self.alias]
+        wrapper: BaseDatabaseWrapper = type(lent)(_bounded(lent), alias=self.alias)
+        wrapper.inc_thread_sharing()
+        for statement in _bounds(wrapper):
+            with wrapper.cursor() as cursor:
+                cursor.execute(statement)
+        return wrapper
+
+    def _forked(self) -> None:
+        self._mine = threading.local()
+
+
+def under_test() -> bool:
+    """Whether Django's test environment is set up in this process."""
+    return hasattr(mail, "outbox")
+
+
+class _Lent:
+    """A thread's connection: closed when the thread ends, but never by a forked child.
+
+    `kept` holds on to it meanwhile: a child that let go of its parent's connection would
+    thereby send a goodbye on the socket that both share.
+    """
+
+    def __init__(self, wrapper: BaseDatabaseWrapper, kept: set[BaseDatabaseWrapper]) -> None:
+        self.wrapper = wrapper
+        self._kept = kept
+        self._pid = os.getpid()
+        kept.add(wrapper)
+
+    def is_usable(self) -> bool:
+        """Whether the server still answers on it; one that only waited too long for a lock does."""
+        return self.wrapper.connection is not None and bool(self.wrapper.is_usable())
+
+    def close(self) -> None:
+        if os.getpid() == self._pid:
+            self._kept.discard(self.wrapper)
+            with contextlib.suppress(Exception):
+                self.wrapper.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _bounded(lent: BaseDatabaseWrapper) -> dict[str, Any]:
+    """Return the alias's settings as they are now (under test: the test database), with bounded waits."""
+    settings = {**lent.settings_dict, "OPTIONS": dict(lent.settings_dict.get("OPTIONS") or {})}
+    settings.update(CONN_MAX_AGE=None, CONN_HEALTH_CHECKS=False, ATOMIC_REQUESTS=False, AUTOCOMMIT=True)
+    options = settings["OPTIONS"]
+    if lent.vendor == "postgresql":
+        options.pop("pool", None)
+        options.setdefault("connect_timeout", OwnSession.CONNECT_TIMEOUT)
+        options.setdefault("tcp_user_timeout", OwnSession.ANSWER_TIMEOUT * 1000)
+    elif lent.vendor == "mysql":
+        options.setdefault("connect_timeout", OwnSession.CONNECT_TIMEOUT)
+        options.setdefault("read_timeout", OwnSession.ANSWER_TIMEOUT)
+        options.setdefault("write_timeout", OwnSession.ANSWER_TIMEOUT)
+    elif lent.vendor == "sqlite":
+        options["timeout"] = min(options.get("timeout", OwnSession.LOCK_TIMEOUT), OwnSession.LOCK_TIMEOUT)
+    return settings
+
+
+def _bounds(wrapper: BaseDatabaseWrapper) -> tuple[str, ...]:
+    """Return what keeps a connection from waiting long for somebody's lock."""
+    seconds = OwnSession.LOCK_TIMEOUT
+    if wrapper.vendor == "mysql":
+        return (f"SET SESSION innodb_lock_wait_timeout = {seconds}", f"SET SESSION lock_wait_timeout = {seconds}")
+    # Behind a transaction pooler (for which Django has this setting) it would be others who get the bound.
+    if wrapper.vendor == "postgresql" and not wrapper.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
+        return (f"SET lock_timeout = '{seconds}s'",)
+    return ()

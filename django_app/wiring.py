@@ -1,0 +1,129 @@
+"""How Celery's signals reach this app's tables."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, Final
+
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_app.conf import Options, options
+from django_app.stores import DjangoTrackingStore
+from django_app.stores.sessions import CallerSession, OwnSession, under_test
+from lrp_celery.core.redaction import Redactor
+from lrp_celery.tracking import signals
+from lrp_celery.tracking.recorder import Pause, losses
+from lrp_celery.tracking.reports import Report
+from lrp_celery.tracking.selection import Selection
+from lrp_celery.tracking.tracking import Tracking, install
+
+
+def connect() -> None:
+    """Track every Celery app of this process that has no tracking of its own."""
+    install(current_tracking)
+    signals.connect()
+
+
+def current_tracking() -> Tracking:
+    """Return what the settings of this moment say; `ConfigurationError` if they are wrong."""
+    return _tracking(options())
+
+
+@lru_cache(maxsize=8)
+def _own_session(alias: str) -> OwnSession:
+    return OwnSession(alias)
+
+
+_built: tuple[Options, Tracking] | None = None
+
+
+def _tracking(chosen: Options) -> Tracking:
+    global _built  # noqa: PLW0603 - built once for each reading of the settings
+    if _built is None or _built[0] is not chosen:
+        _built = chosen, _build(chosen)
+    return _built[1]
+
+
+def _build(chosen: Options) -> Tracking:
+    return Tracking(
+        store=DjangoTrackingStore(chosen.DATABASE),
+        recorder=RoutingRecorder(chosen.DATABASE),
+        selection=Selection(chosen.TRACK, chosen.EXCLUDE),
+        redactor=Redactor(chosen.REDACT),
+    )
+
+
+class RoutingRecorder:
+    """Writes each report at once, over the connection that fits where it comes from.
+
+    Normally over one of our own. Over the caller's where his is the only one that can:
+    eager tasks and Django's `TestCase` (so that no test leaves rows behind) and SQLite in
+    memory. On SQLite inside a transaction, whose lock a second connection could not pass,
+    the row is written when the caller commits; after a rollback the worker's report makes it.
+    """
+
+    #: Seconds that a publish from an event loop waits for its row.
+    LOOP_WAIT: Final = 5.0
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._callers = DjangoTrackingStore(session=CallerSession(alias))
+        self._own = DjangoTrackingStore(session=_own_session(alias))
+        self._callers_pause, self._own_pause = Pause(), Pause()
+
+    def record(self, report: Report, *, inline: bool = False) -> None:
+        """Bring the report to its row."""
+        lent = connections[self._alias]
+        is_callers = inline or _is_test_case(lent) or _is_in_memory(lent)
+        if _in_event_loop():
+            self._record_from_loop(report, is_callers=is_callers)
+        elif is_callers:
+            self._callers_pause.write(self._callers, report)
+        elif lent.vendor == "sqlite" and lent.in_atomic_block:
+            transaction.on_commit(lambda: self._write(report), using=self._alias, robust=True)
+        elif lent.vendor == "sqlite" and lent.connection is not None and not lent.get_autocommit():
+            # A transaction without `atomic` tells nobody that it ends; the worker's report makes the row.
+            losses.add("row at publish")
+        else:
+            self._write(report)
+
+    def _record_from_loop(self, report: Report, *, is_callers: bool) -> None:
+        """Write in another thread, for Django refuses to in an event loop's; there the caller's connection is not."""
+        if is_callers and under_test():
+            losses.add("report from an event loop under test")
+            return
+        written = _helper(os.getpid()).submit(self._write, report)
+        try:
+            written.result(timeout=self.LOOP_WAIT)
+        except TimeoutError as error:
+            losses.add("report in time, from an event loop", error)
+
+    def _write(self, report: Report) -> None:
+        self._own_pause.write(self._own, report)
+
+
+def _is_test_case(connection: BaseDatabaseWrapper) -> bool:
+    return any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+
+
+def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
+    ask: Any = getattr(connection, "is_in_memory_db", None)
+    return ask is not None and bool(ask())
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def _helper(pid: int) -> ThreadPoolExecutor:
+    # One for each process: a forked child has none of its parent's threads.
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="lrp_celery")

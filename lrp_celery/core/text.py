@@ -1,0 +1,25 @@
+"""Text that every database accepts: bounded, without NUL and lone surrogates."""
+
+from __future__ import annotations
+
+ELLIPSIS = "…"
+
+
+def clean(text: str, limit: int | None = None) -> str:
+    """Return `text` without NUL and lone surrogates, cut to `limit` characters.
+
+    A cut text ends with an ellipsis, which counts. PostgreSQL refuses NUL, and no driver
+    can encode a lone surrogate, so a text that is not cleaned may cost the whole row.
+    """
+    cleaned = text.replace("\x00", "").encode("utf-8", "ignore").decode("utf-8")
+    if limit is None or len(cleaned) <= limit:
+        return cleaned
+    return cleaned[: limit - 1] + ELLIPSIS
+
+
+def clean_tail(text: str, limit: int) -> str:
+    """Like `clean`, but keep the end of the text: of a traceback the last lines matter most."""
+    cleaned = clean(text)
+    if len(cleaned) <= limit:
+        return cleaned
+    return ELLIPSIS + cleaned[1 - limit :]

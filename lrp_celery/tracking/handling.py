@@ -1,0 +1,55 @@
+"""What signals do not tell of a worker's main process: which request it is dealing with.
+
+There `task_failure` often comes without the request (always on Celery 5.6), and when a hard
+time limit strikes Celery 5.6 sends no signal at all. So the two methods that deal with a
+request's bad end are wrapped; they behave as before.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from celery.worker.request import Request
+
+_handled: ContextVar[Any] = ContextVar("lrp_celery_handled_request", default=None)
+
+#: Called as (request, limit in seconds) when a hard time limit strikes. Must not raise.
+OnHardLimit = Callable[[Any, float], None]
+
+
+def handled_request(call_id: str) -> dict[str, Any] | None:
+    """Return the message's own data of the request that is being dealt with, if it is of this call."""
+    request = _handled.get()
+    return request.request_dict if request is not None and request.id == call_id else None
+
+
+def watch_requests(on_hard_limit: OnHardLimit) -> None:
+    """Know the request while its failure or time limit is dealt with. Doing it twice changes nothing."""
+    request: Any = Request
+    if hasattr(request.on_timeout, "lrp_celery"):
+        return
+    on_timeout, on_failure = request.on_timeout, request.on_failure
+
+    @functools.wraps(on_timeout)
+    def timed_out(self: Any, soft: bool, timeout: float) -> Any:  # noqa: FBT001 - Celery's own signature
+        if not soft:
+            on_hard_limit(self, timeout)
+        return _while_handling(self, on_timeout, soft, timeout)
+
+    @functools.wraps(on_failure)
+    def failed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return _while_handling(self, on_failure, *args, **kwargs)
+
+    timed_out.lrp_celery = True  # type: ignore[attr-defined]
+    request.on_timeout, request.on_failure = timed_out, failed
+
+
+def _while_handling(request: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    token = _handled.set(request)
+    try:
+        return method(request, *args, **kwargs)
+    finally:
+        _handled.reset(token)

@@ -1,0 +1,383 @@
+"""What a signal means: from Celery's objects to reports.
+
+Each function here answers one signal. They hold what Celery's signals really mean (which
+differs by version, pool and process) and nothing of how reports are merged or stored.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from billiard.exceptions import TimeLimitExceeded
+from celery import states
+
+from lrp_celery.core.text import clean
+from lrp_celery.tracking import messages, outcomes
+from lrp_celery.tracking.handling import handled_request
+from lrp_celery.tracking.messages import HEADER, Get
+from lrp_celery.tracking.record import Turn
+from lrp_celery.tracking.recorder import losses
+from lrp_celery.tracking.reports import (
+    NO_ERROR,
+    Again,
+    CallFacts,
+    Ended,
+    Enqueued,
+    ErrorFacts,
+    NotRun,
+    Outcome,
+    PublishFailed,
+    Report,
+    RunFacts,
+    Started,
+    Stopping,
+    Unwound,
+    Waiting,
+)
+from lrp_celery.tracking.runs import RUN_KEY, Running, new_token, runs
+from lrp_celery.tracking.status import CallStatus, Reason
+from lrp_celery.tracking.store import MAX_NAME, is_usable_id
+from lrp_celery.tracking.tracking import Tracking
+
+# --- publishing ---------------------------------------------------------------------
+
+
+def publishing(
+    tracking: Tracking,
+    task: str,
+    headers: dict[str, Any],
+    body: Any,
+    *,
+    queue: str | None,
+    names: Sequence[str] | None,
+    schedule: str | None,
+) -> None:
+    """A message is about to go out: make the row of a new call. `names` None: the task is not known here."""
+    headers.pop(RUN_KEY, None)
+    if not tracking.selection.has(task):
+        return
+    call_id = _usable_id(headers.get("id"))
+    if call_id is None:
+        return
+    messages.stamp(headers, tracking.clock.now(), schedule)
+    turn = messages.turn_of(headers.get)
+    if turn.retries == 0:
+        args, kwargs = _arguments(body)
+        # Without the task nobody knows which positional argument is a secret: its worker will show them.
+        summary = None if args and names is None else tracking.redactor.arguments(args, kwargs, names or ())
+        facts = messages.facts_of(headers.get, task, queue=queue, summary=summary)
+        # The store's own clock says when; the header's is for a row that has to be made later.
+        tracking.recorder.record(Enqueued(call_id=call_id, turn=turn, facts=replace(facts, enqueued_at=None)))
+
+
+def published(tracking: Tracking, task: str, headers: dict[str, Any], queue: str | None) -> None:
+    """A message went out: if it is of a further turn, the call waits for that one."""
+    turn, call_id = messages.turn_of(headers.get), headers.get("id")
+    if turn == Turn() or not isinstance(call_id, str) or not _concerns(tracking, task, headers.get):
+        return
+    facts = messages.facts_of(headers.get, task, queue=queue, summary=None) if tracking.selection.has(task) else None
+    due_at = messages.instant(headers.get("eta"))
+    tracking.recorder.record(Waiting(call_id=call_id, turn=turn, facts=facts, due_at=due_at))
+
+
+def publish_failed(tracking: Tracking, headers: dict[str, Any], error: Exception) -> None:
+    """A publish raised; the broker may have the message all the same."""
+    call_id = headers.get("id")
+    if not isinstance(call_id, str) or headers.get(HEADER) is None:
+        return
+    running = runs.find(call_id)
+    if running is not None:
+        running.publish_failed = True
+    facts = outcomes.error_facts(error, None, tracking.redactor)
+    tracking.recorder.record(PublishFailed(call_id=call_id, turn=messages.turn_of(headers.get), error=facts))
+
+
+# --- a run, in the process that runs it ----------------------------------------------
+
+
+def received(request: Any) -> None:
+    """A worker took a message: give this delivery a token that its pool process will know too."""
+    request.request_dict[RUN_KEY] = new_token()
+
+
+def starting(tracking: Tracking, task: Any, call_id: str, args: Any, kwargs: Any) -> None:
+    """A run begins."""
+    request = task.request
+    inline = bool(request.get("is_eager"))
+    if _usable_id(call_id) is None or not _concerns(tracking, task.name, request.get):
+        return
+    names = parameters(task)
+    run = _run_facts(task, request, tracking)
+    tracked = tracking.selection.has(task.name)
+    running = Running(
+        call_id=call_id,
+        turn=messages.turn_of(request.get),
+        run=run,
+        facts=_request_facts(tracking, task, request, args, kwargs) if tracked else None,
+        secrets=tracking.redactor.secrets(args, kwargs, names),
+        inline=inline,
+    )
+    runs.begin(running)
+    tracking.recorder.record(Started(call_id=call_id, turn=running.turn, facts=running.facts, run=run), inline=inline)
+
+
+def succeeded(tracking: Tracking, call_id: str | None) -> None:
+    """The task returned."""
+    running = runs.find(call_id) if call_id else None
+    if running is not None:
+        _end(tracking, running, Outcome(status=CallStatus.SUCCEEDED))
+
+
+def retrying(tracking: Tracking, task: Any, request: Any, reason: Any, einfo: Any) -> None:
+    """The task asked for another turn, whose message is out."""
+    error = getattr(reason, "exc", None) or reason
+    running = runs.find(request.id)
+    secrets = running.secrets if running is not None else frozenset()
+    facts = outcomes.error_facts(error, getattr(einfo, "traceback", None), tracking.redactor, secrets)
+    if running is not None:
+        _end(tracking, running, Again.RETRIED, facts)
+    elif _concerns(tracking, task.name, request.get):
+        tracking.recorder.record(
+            Ended(
+                call_id=request.id,
+                turn=messages.turn_of(request.get),
+                run=_foreign_run(request),
+                outcome=Again.RETRIED,
+                error=facts,
+            )
+        )
+
+
+def failed(tracking: Tracking, task: Any, call_id: str, exception: BaseException, einfo: Any) -> None:
+    """The task raised and will not be tried again; or the worker's main process says so of a run it lost."""
+    running = runs.find(call_id)
+    secrets = running.secrets if running is not None else frozenset()
+    facts = outcomes.error_facts(exception, getattr(einfo, "traceback", None), tracking.redactor, secrets)
+    outcome = outcomes.of_failure(exception, facts)
+    if running is not None:
+        _end(tracking, running, outcome)
+        return
+    request: Any = handled_request(call_id) or (task.request if task.request.id == call_id else None)
+    if request is not None and not _concerns(tracking, task.name, request.get):
+        return
+    tracking.recorder.record(
+        Ended(
+            call_id=call_id,
+            turn=None if request is None else messages.turn_of(request.get),
+            run=None if request is None else _foreign_run(request),
+            outcome=outcome,
+        )
+    )
+
+
+def crashed(tracking: Tracking, task: Any, call_id: str, request: Any, exception: BaseException, einfo: Any) -> None:
+    """Celery's own code around the task raised; often the only news of the call's end."""
+    running = runs.find(call_id)
+    secrets = running.secrets if running is not None else frozenset()
+    facts = outcomes.error_facts(exception, getattr(einfo, "traceback", None), tracking.redactor, secrets)
+    if running is not None:
+        # Eagerly, with exceptions propagating, this is how a plain failure looks.
+        end = outcomes.of_failure(exception, facts) if running.inline else _internal_error(facts)
+        _end(tracking, running, end)
+        return
+    get: Get = request.get if hasattr(request, "get") else {}.get
+    if _concerns(tracking, task.name, get):
+        tracking.recorder.record(
+            Ended(
+                call_id=call_id,
+                turn=messages.turn_of(get),
+                facts=_request_facts(tracking, task, request, (), {}) if tracking.selection.has(task.name) else None,
+                run=_foreign_run(request),
+                outcome=_internal_error(facts),
+            )
+        )
+
+
+def ending(tracking: Tracking, task: Any, call_id: str, state: str | None, retval: Any) -> None:
+    """A run is over in its process. Only what no other signal tells counts here."""
+    running = runs.find(call_id)
+    runs.end(call_id)
+    if running is None:
+        return
+    if state is None:
+        tracking.recorder.record(
+            Unwound(call_id=call_id, turn=running.turn, facts=running.facts, run=running.run), inline=running.inline
+        )
+    elif state == states.IGNORED:
+        ignored = Outcome(status=CallStatus.DISCARDED, reason=Reason.IGNORED)
+        _end(tracking, running, Again.REPLACED if outcomes.is_replacement(retval) else ignored)
+    elif state == states.REJECTED:
+        _end(tracking, running, _rejected(tracking, running, task, retval))
+
+
+def _rejected(tracking: Tracking, running: Running, task: Any, retval: Any) -> Outcome | Again:
+    if getattr(retval, "requeue", False) and task.acks_late and not running.inline:
+        return Again.REQUEUED
+    cause = getattr(retval, "reason", None)
+    error = cause if isinstance(cause, BaseException) else None
+    facts = outcomes.error_facts(error, None, tracking.redactor, running.secrets)
+    reason = Reason.PUBLISH_FAILED if running.publish_failed else Reason.REJECTED
+    return Outcome(status=CallStatus.DISCARDED, reason=reason, error=facts)
+
+
+def _end(tracking: Tracking, running: Running, outcome: Outcome | Again, error: ErrorFacts = NO_ERROR) -> None:
+    report = Ended(
+        call_id=running.call_id, turn=running.turn, facts=running.facts, run=running.run, outcome=outcome, error=error
+    )
+    tracking.recorder.record(report, inline=running.inline)
+
+
+# --- what only a worker's main process knows -----------------------------------------
+
+
+def cancelled(tracking: Tracking, task: Any, request: Any) -> None:
+    """The worker gives up a run (shutdown, broker gone): the broker has its message, or nobody has."""
+    if not _concerns(tracking, task.name, request.get):
+        return
+    turn, run = messages.turn_of(request.get), _foreign_run(request)
+    report: Report
+    if task.acks_late:
+        report = Ended(call_id=request.id, turn=turn, run=run, outcome=Again.REQUEUED)
+    else:
+        report = Stopping(call_id=request.id, turn=turn, run=run, reason=Reason.WORKER_LOST)
+    tracking.recorder.record(report)
+
+
+def revoked(tracking: Tracking, task: Any, request: Any, *, terminated: bool, signum: Any, expired: bool) -> None:
+    """A message was dropped unread, or a signal was sent to the process that runs it."""
+    if not _concerns(tracking, task.name, request.get):
+        return
+    turn = messages.turn_of(request.get)
+    if terminated:
+        certain = signum in {signal.SIGKILL, "SIGKILL", "KILL"}
+        run = _foreign_run(request)
+        report: Report = Stopping(call_id=request.id, turn=turn, run=run, reason=Reason.REVOKED, certain=certain)
+    else:
+        args, kwargs = request.get("args"), request.get("kwargs")
+        tracked = tracking.selection.has(task.name)
+        report = NotRun(
+            call_id=request.id,
+            turn=turn,
+            facts=_request_facts(tracking, task, request, args, kwargs) if tracked else None,
+            outcome=_discarded(Reason.EXPIRED if expired else Reason.REVOKED),
+        )
+    tracking.recorder.record(report)
+
+
+def timed_out(tracking: Tracking, request: Any, limit: float) -> None:
+    """The hard time limit struck: its process is being killed. Celery 5.6 sends no signal for it."""
+    get = request.request_dict.get
+    if not _concerns(tracking, request.task.name, get):
+        return
+    error = outcomes.error_facts(TimeLimitExceeded(limit), None, tracking.redactor)
+    outcome = Outcome(status=CallStatus.FAILED, reason=Reason.TIME_LIMIT, error=error)
+    run = _foreign_run(request.request_dict)
+    tracking.recorder.record(Ended(call_id=request.id, turn=messages.turn_of(get), run=run, outcome=outcome))
+
+
+def unknown(tracking: Tracking, call_id: str, name: str, message: Any, exception: Any) -> None:
+    """This worker has no such task, and dropped the message."""
+    _dropped(tracking, call_id, name, message, Reason.UNKNOWN_TASK, exception)
+
+
+def rejected(tracking: Tracking, message: Any, exception: Any) -> None:
+    """This worker could not read the message, and dropped it."""
+    headers = getattr(message, "headers", None) or {}
+    _dropped(tracking, headers.get("id"), headers.get("task") or "", message, Reason.REJECTED, exception)
+
+
+def _dropped(tracking: Tracking, call_id: Any, task: str, message: Any, reason: Reason, exception: Any) -> None:
+    headers = dict(getattr(message, "headers", None) or {})
+    if _usable_id(call_id) is None or not _concerns(tracking, task, headers.get):
+        return
+    error = exception if isinstance(exception, BaseException) else None
+    facts = None
+    if tracking.selection.has(task) and task:
+        queue = (getattr(message, "delivery_info", None) or {}).get("routing_key")
+        facts = messages.facts_of(headers.get, task, queue=queue, summary=None)
+    outcome = _discarded(reason, outcomes.error_facts(error, None, tracking.redactor))
+    tracking.recorder.record(NotRun(call_id=call_id, turn=messages.turn_of(headers.get), facts=facts, outcome=outcome))
+
+
+# --- shared --------------------------------------------------------------------------
+
+
+def parameters(task: Any) -> tuple[str, ...]:
+    """Return the names that a task's positional arguments fill; none where they cannot be told."""
+    known: tuple[str, ...] | None = getattr(task, "_lrp_celery_parameters", None)
+    if known is None:
+        known = task._lrp_celery_parameters = _parameters(task)  # noqa: SLF001 - our own, kept where it is needed
+    return known
+
+
+def _parameters(task: Any) -> tuple[str, ...]:
+    try:
+        signature = inspect.signature(task.run)
+    except (TypeError, ValueError):
+        return ()
+    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    return tuple(name for name, parameter in signature.parameters.items() if parameter.kind in kinds)
+
+
+def _concerns(tracking: Tracking, task: str, get: Get) -> bool:
+    """Whether news of this call may concern a row: its task is tracked, or it was when it was published."""
+    return tracking.selection.has(task) or get(HEADER) is not None or messages.turn_of(get).nesting > 0
+
+
+def _usable_id(call_id: object) -> str | None:
+    if isinstance(call_id, str) and is_usable_id(call_id):
+        return call_id
+    losses.add("call with an unusable id")
+    return None
+
+
+def _request_facts(tracking: Tracking, task: Any, request: Any, args: Any, kwargs: Any) -> CallFacts:
+    delivery = request.get("delivery_info") or {}
+    summary = tracking.redactor.arguments(args, kwargs, parameters(task))
+    return messages.facts_of(request.get, task.name, queue=delivery.get("routing_key"), summary=summary)
+
+
+def _run_facts(task: Any, request: Any, tracking: Tracking) -> RunFacts:
+    return RunFacts(
+        token=request.get(RUN_KEY) or new_token(),
+        worker=_worker(request),
+        pid=os.getpid(),
+        redelivered=bool((request.get("delivery_info") or {}).get("redelivered")),
+        acks_late=bool(task.acks_late),
+        started_at=tracking.clock.now(),
+    )
+
+
+def _foreign_run(request: Any) -> RunFacts | None:
+    """Return the run of a request that another process runs; None: it has no token."""
+    token = request.get(RUN_KEY)
+    if not isinstance(token, str):
+        return None
+    redelivered = bool((request.get("delivery_info") or {}).get("redelivered"))
+    return RunFacts(token=token, worker=_worker(request), redelivered=redelivered)
+
+
+def _worker(request: Any) -> str | None:
+    hostname = request.get("hostname")
+    return clean(hostname, MAX_NAME) if isinstance(hostname, str) else None
+
+
+def _arguments(body: Any) -> tuple[Any, Any]:
+    """Return args and kwargs of a message body of either protocol."""
+    if isinstance(body, tuple | list):
+        args, kwargs, *_ = body
+        return args, kwargs
+    return (body.get("args"), body.get("kwargs")) if isinstance(body, dict) else ((), {})
+
+
+def _discarded(reason: Reason, error: ErrorFacts = NO_ERROR) -> Outcome:
+    return Outcome(status=CallStatus.DISCARDED, reason=reason, error=error)
+
+
+def _internal_error(facts: ErrorFacts) -> Outcome:
+    return Outcome(status=CallStatus.FAILED, reason=Reason.INTERNAL_ERROR, error=facts)

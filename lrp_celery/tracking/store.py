@@ -1,0 +1,353 @@
+"""The tracking store: what it promises (seed 003), and how every implementation decides.
+
+`TrackingStore` is the contract. `MergingStore` keeps it on two primitives, a read and one
+conditional write, so that memory, Redis and SQL cannot differ in what they decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
+
+from lrp_celery.core.clock import require_aware
+from lrp_celery.core.errors import ConfigurationError, StoreError
+from lrp_celery.core.text import clean
+from lrp_celery.tracking.merge import Merged, merge, new_record, run_of
+from lrp_celery.tracking.record import AttemptRecord, CallRecord, Turn
+from lrp_celery.tracking.reports import (
+    AttemptRecorded,
+    CallFacts,
+    Enqueued,
+    ErrorFacts,
+    Outcome,
+    Report,
+    TerminalRecorded,
+)
+from lrp_celery.tracking.snapshot import CallSnapshot
+from lrp_celery.tracking.status import CallStatus, Reason, require_open, require_terminal
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MAX_ID: Final = 200
+MAX_NAME: Final = 255
+MAX_SUMMARY: Final = 1000
+MAX_ERROR: Final = 2000
+MAX_TRACEBACK: Final = 20_000
+#: What every database holds in an integer column.
+_LARGEST: Final = 2**31 - 1
+
+
+@runtime_checkable
+class TrackingStore(Protocol):
+    """One row per call, keyed by its id (TRK-01); the truth that status queries read (TRK-02).
+
+    It never dispatches or retries work. Every method may be repeated (TRK-26) and called
+    from any thread or process at any time; each write is one atomic, conditional statement
+    and returns whether it applied (TRK-24). What does not apply is not an error.
+    Every method has an async twin with `a` before its name (TRK-22): cancelling one never
+    leaves half a write behind, but the write may still happen.
+
+    Raises `StoreError` when the database cannot be reached. Not promised: that calls are
+    seen in any order, or that a row outlives its retention.
+    """
+
+    def record_enqueue(
+        self,
+        call_id: str,
+        task: str,
+        target_summary: str | None = None,
+        source_instance_id: str | None = None,
+        source_script: str | None = None,
+        source_node: str | None = None,
+    ) -> bool:
+        """Insert a SUBMITTED row with no retries, unless the id has a row already (TRK-05, TRK-06).
+
+        Called when somebody asks for a call, before its message goes out. A second call with
+        the same id, whatever its arguments and whatever has become of the row, changes nothing
+        and returns False; of several at once exactly one returns True (TRK-07).
+        `call_id`: 1 to 200 characters, compared byte by byte; otherwise `ConfigurationError`.
+        The other texts are cut to what the store holds.
+        """
+        ...
+
+    def record_attempt(
+        self,
+        call_id: str,
+        status: CallStatus | str,
+        retries: int,
+        last_error: str | None = None,
+        http_status: int | None = None,
+    ) -> bool:
+        """Overwrite status, retries, error and code of an open row; None clears the last two (TRK-08).
+
+        Called whenever an attempt begins, or ends with another to follow. `retries` is absolute
+        (TRK-11). Returns False, and changes nothing, when the row is terminal (TRK-09), when there
+        is none (TRK-10), and when (retries, rank of status) would go back: late news.
+        A terminal `status` is `InvalidStatus` (TRK-12).
+        """
+        ...
+
+    def record_terminal(
+        self,
+        call_id: str,
+        status: CallStatus | str,
+        last_error: str | None = None,
+        http_status: int | None = None,
+        *,
+        reason: str | None = None,
+    ) -> bool:
+        """End an open row: status, reason, error, code, and `terminal_at` by the store's clock (TRK-13).
+
+        The first one wins; a later one, and one without a row, returns False (TRK-14, TRK-16).
+        An open `status` is `InvalidStatus`.
+        """
+        ...
+
+    def get_status(self, call_id: str) -> CallSnapshot | None:
+        """Return the call as it stands, or None: never recorded, or purged (TRK-17)."""
+        ...
+
+    def purge_terminal(self, older_than: datetime) -> int:
+        """Delete rows that ended strictly before `older_than` (aware); return how many (TRK-19).
+
+        Never an open row, whatever its age (TRK-20). Safe to run several times at once.
+        A naive datetime is `ConfigurationError` (TRK-23).
+        """
+        ...
+
+    async def arecord_enqueue(
+        self,
+        call_id: str,
+        task: str,
+        target_summary: str | None = None,
+        source_instance_id: str | None = None,
+        source_script: str | None = None,
+        source_node: str | None = None,
+    ) -> bool:
+        """Async twin of `record_enqueue`."""
+        ...
+
+    async def arecord_attempt(
+        self,
+        call_id: str,
+        status: CallStatus | str,
+        retries: int,
+        last_error: str | None = None,
+        http_status: int | None = None,
+    ) -> bool:
+        """Async twin of `record_attempt`."""
+        ...
+
+    async def arecord_terminal(
+        self,
+        call_id: str,
+        status: CallStatus | str,
+        last_error: str | None = None,
+        http_status: int | None = None,
+        *,
+        reason: str | None = None,
+    ) -> bool:
+        """Async twin of `record_terminal`."""
+        ...
+
+    async def aget_status(self, call_id: str) -> CallSnapshot | None:
+        """Async twin of `get_status`."""
+        ...
+
+    async def apurge_terminal(self, older_than: datetime) -> int:
+        """Async twin of `purge_terminal`."""
+        ...
+
+
+class ReportStore(TrackingStore, Protocol):
+    """A tracking store that takes reports, with all that Celery tells, from a recorder."""
+
+    def report(self, report: Report) -> bool:
+        """Merge one report into its call; return whether it changed anything.
+
+        May be repeated, and come late or out of order (`lrp_celery.tracking.merge`).
+        Raises `StoreError` when the store cannot be reached.
+        """
+        ...
+
+    def attempts(self, call_id: str) -> tuple[AttemptRecord, ...]:
+        """Return the runs that have a row of their own, in the order they were first heard of.
+
+        The newest run stands on the call itself, and has one here only if it did not succeed.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a store knows before it merges a report."""
+
+    record: CallRecord | None
+    attempt: AttemptRecord | None
+    now: datetime
+
+
+class MergingStore(ABC):
+    """Everything of `ReportStore` on two primitives; a subclass brings those and the purge."""
+
+    #: A row changed by others this often in a row is given up; each loss means somebody else's write applied.
+    _PATIENCE = 100
+
+    @abstractmethod
+    def _find(self, call_id: str, run: str | None) -> Found:
+        """Read the row of a call, the row of its run `run`, and the store's time."""
+
+    @abstractmethod
+    def _write(self, merged: Merged, replaces: CallRecord | None) -> bool:
+        """Write row and runs in one step, if the row still has the version of `replaces`.
+
+        `replaces` None: if there is no row yet. The row is written with the next version
+        (the first is 0). Returns False when somebody was faster.
+        """
+
+    @abstractmethod
+    def purge_terminal(self, older_than: datetime) -> int:
+        """Delete rows that ended strictly before `older_than`."""
+
+    @abstractmethod
+    def attempts(self, call_id: str) -> tuple[AttemptRecord, ...]:
+        """Return the runs that have a row of their own."""
+
+    def report(self, report: Report) -> bool:
+        """Merge one report into its call; return whether it changed anything."""
+        _require_id(report.call_id)
+        if isinstance(report, Enqueued) and report.facts is not None:
+            return self._enqueue(report, report.facts)
+        for _ in range(self._PATIENCE):
+            found = self._find(report.call_id, run_of(report))
+            merged = merge(found.record, found.attempt, report, found.now)
+            if merged is None:
+                return False
+            if self._write(merged, found.record):
+                return True
+        raise StoreError(f"Call {report.call_id!r} was changed by others {self._PATIENCE} times in a row.")
+
+    def _enqueue(self, report: Enqueued, facts: CallFacts) -> bool:
+        return self._write(Merged(new_record(report, facts, self._now())), None)
+
+    @abstractmethod
+    def _now(self) -> datetime:
+        """Return the store's time."""
+
+    def record_enqueue(
+        self,
+        call_id: str,
+        task: str,
+        target_summary: str | None = None,
+        source_instance_id: str | None = None,
+        source_script: str | None = None,
+        source_node: str | None = None,
+    ) -> bool:
+        """Insert a SUBMITTED row, unless the id has a row already."""
+        facts = CallFacts(
+            task=clean(task, MAX_NAME),
+            target_summary=_bounded(target_summary, MAX_SUMMARY),
+            source_instance_id=_bounded(source_instance_id, MAX_NAME),
+            source_script=_bounded(source_script, MAX_NAME),
+            source_node=_bounded(source_node, MAX_NAME),
+        )
+        return self.report(Enqueued(call_id=call_id, facts=facts))
+
+    def record_attempt(
+        self,
+        call_id: str,
+        status: CallStatus | str,
+        retries: int,
+        last_error: str | None = None,
+        http_status: int | None = None,
+    ) -> bool:
+        """Overwrite status, retries, error and code of an open row."""
+        status = require_open(status)
+        if not 0 <= retries <= _LARGEST:
+            raise ConfigurationError(f"retries is {retries}: pass the absolute count, from 0.")
+        _require_code(http_status)
+        error = ErrorFacts(message=_bounded(last_error, MAX_ERROR), http_status=http_status)
+        return self.report(AttemptRecorded(call_id=call_id, turn=Turn(0, retries), status=status, error=error))
+
+    def record_terminal(
+        self,
+        call_id: str,
+        status: CallStatus | str,
+        last_error: str | None = None,
+        http_status: int | None = None,
+        *,
+        reason: str | None = None,
+    ) -> bool:
+        """End an open row."""
+        _require_code(http_status)
+        error = ErrorFacts(message=_bounded(last_error, MAX_ERROR), http_status=http_status)
+        outcome = Outcome(status=require_terminal(status), reason=_reason(reason), error=error)
+        return self.report(TerminalRecorded(call_id=call_id, turn=None, outcome=outcome))
+
+    def get_status(self, call_id: str) -> CallSnapshot | None:
+        """Return the call as it stands, or None."""
+        _require_id(call_id)
+        record = self._find(call_id, None).record
+        return None if record is None else record.snapshot()
+
+    async def arecord_enqueue(self, *args: Any, **kwargs: Any) -> bool:
+        """Async twin of `record_enqueue`."""
+        return await self._apart(self.record_enqueue, *args, **kwargs)
+
+    async def arecord_attempt(self, *args: Any, **kwargs: Any) -> bool:
+        """Async twin of `record_attempt`."""
+        return await self._apart(self.record_attempt, *args, **kwargs)
+
+    async def arecord_terminal(self, *args: Any, **kwargs: Any) -> bool:
+        """Async twin of `record_terminal`."""
+        return await self._apart(self.record_terminal, *args, **kwargs)
+
+    async def aget_status(self, call_id: str) -> CallSnapshot | None:
+        """Async twin of `get_status`."""
+        return await self._apart(self.get_status, call_id)
+
+    async def apurge_terminal(self, older_than: datetime) -> int:
+        """Async twin of `purge_terminal`."""
+        return await self._apart(self.purge_terminal, older_than)
+
+    async def _apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` off the event loop. A thread is not cancelled half-way, so neither is a write."""
+        return await asyncio.to_thread(work, *args, **kwargs)
+
+
+def is_usable_id(call_id: object) -> bool:
+    """Whether this can be the id of a tracked call."""
+    return isinstance(call_id, str) and 1 <= len(call_id) <= MAX_ID and clean(call_id) == call_id
+
+
+def _require_id(call_id: str) -> None:
+    if not isinstance(cast(object, call_id), str) or not 1 <= len(call_id) <= MAX_ID:
+        raise ConfigurationError(f"A call id is a text of 1 to {MAX_ID} characters, not {call_id!r:.220}.")
+    if clean(call_id) != call_id:
+        raise ConfigurationError(f"A call id holds no NUL and no lone surrogate, unlike {call_id!r:.220}.")
+
+
+def _require_code(http_status: int | None) -> None:
+    if http_status is not None and not 0 <= http_status <= _LARGEST:
+        raise ConfigurationError(f"http_status is {http_status}: pass a code from 0, or None.")
+
+
+def _bounded(text: str | None, limit: int) -> str | None:
+    return None if text is None else clean(text, limit)
+
+
+def _reason(reason: str | None) -> Reason | None:
+    try:
+        return None if reason is None else Reason(reason)
+    except ValueError:
+        raise ConfigurationError(f"{reason!r} is not a reason; use one of {', '.join(Reason)}.") from None
+
+
+def require_threshold(older_than: datetime) -> datetime:
+    """Return a purge threshold in UTC; a naive one is `ConfigurationError` (TRK-23)."""
+    return require_aware(older_than, "older_than")

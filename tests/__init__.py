@@ -1,0 +1,1 @@
+"""The test suite; a package so that settings and services have names."""

@@ -1,0 +1,95 @@
+"""Make the pictures of the README: python -m tests.browser.make_screenshots [folder]
+
+Needs Chromium; pngquant, where it is found, makes the files smaller.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PICTURES = Path(__file__).parents[2] / "docs" / "images"
+
+
+def main(folder: Path) -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    import django
+
+    django.setup()
+    from django.db import connection
+
+    connection.creation.create_test_db(verbosity=0, autoclobber=True)
+    try:
+        take_pictures(folder)
+    finally:
+        connection.creation.destroy_test_db(":memory:", verbosity=0)
+
+
+def take_pictures(folder: Path) -> None:
+    from django.conf import settings
+    from django.contrib.auth import get_user_model
+    from django.contrib.staticfiles.handlers import StaticFilesHandler
+    from django.test import Client
+    from django.test.testcases import LiveServerThread
+    from django.utils import timezone
+
+    from tests.browser.chromium import MISSING, chromium, find_chromium
+    from tests.browser.story import Story
+
+    path = find_chromium()
+    if path is None:
+        raise SystemExit(MISSING)
+    story = Story(timezone.now()).tell(hours=47)
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("ada"))
+    session = client.cookies[settings.SESSION_COOKIE_NAME].value
+    server = LiveServerThread("127.0.0.1", StaticFilesHandler)
+    server.daemon = True
+    server.start()
+    server.is_ready.wait()
+    calls = f"http://127.0.0.1:{server.port}/admin/lrp_celery/call"
+    parked = story.calls["parked"].pk
+    pictures: list[tuple[str, str, dict[str, Any], bool]] = [
+        ("admin-list", f"{calls}/", {"viewport": {"width": 1280, "height": 860}}, False),
+        ("admin-detail", f"{calls}/{parked}/change/", {"viewport": {"width": 1280, "height": 900}}, True),
+        ("admin-list-dark", f"{calls}/", {"viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"}, False),
+        (
+            "admin-detail-dark",
+            f"{calls}/{story.calls['patient'].pk}/change/",
+            {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+            True,
+        ),
+        ("admin-list-narrow", f"{calls}/", {"viewport": {"width": 420, "height": 860}}, False),
+        ("admin-detail-narrow", f"{calls}/{parked}/change/", {"viewport": {"width": 420, "height": 900}}, True),
+    ]
+    published = {"admin-list", "admin-detail"}
+    folder.mkdir(parents=True, exist_ok=True)
+    with chromium(path) as browse:
+        for name, url, options, whole in pictures:
+            if folder == PICTURES and name not in published:
+                continue
+            target = folder / f"{name}.png"
+
+            def picture(context, url=url, target=target, whole=whole):
+                context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": url}])
+                page = context.new_page()
+                page.goto(url)
+                if page.locator(".lrp-more summary").count():
+                    page.locator(".lrp-more summary").first.click()
+                page.screenshot(path=target, full_page=whole)
+
+            browse(picture, **options)
+            squeeze(target)
+            print(f"{target} {target.stat().st_size // 1024} kB")
+    server.terminate()
+
+
+def squeeze(picture: Path) -> None:
+    if pngquant := shutil.which("pngquant"):
+        subprocess.run([pngquant, "--force", "--skip-if-larger", "--output", str(picture), str(picture)], check=False)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES)

@@ -1,0 +1,370 @@
+import re
+from datetime import timedelta
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from django_app.admin import tasks
+from django_app.admin.conditions import is_overdue, is_silent
+from django_app.admin.paginator import CappedPaginator
+from django_app.models import Call
+from tests.browser.story import Story
+
+LIST = "/admin/lrp_celery/call/"
+
+
+@pytest.fixture(autouse=True)
+def _fresh_names():
+    tasks.forget()
+
+
+@pytest.fixture
+def story(db):
+    return Story(timezone.now())
+
+
+@pytest.fixture
+def told(story):
+    return story.tell()
+
+
+@pytest.fixture
+def viewer(db):
+    """Somebody who may view calls and nothing else."""
+    person = get_user_model().objects.create_user("vera", password="vera", is_staff=True)
+    person.user_permissions.add(Permission.objects.get(codename="view_call"))
+    return person
+
+
+@pytest.fixture
+def as_viewer(client, viewer):
+    client.force_login(viewer)
+    return client
+
+
+def shown(response):
+    return {call.pk for call in response.context["cl"].result_list}
+
+
+def ids(calls):
+    return {call.pk for call in calls}
+
+
+# --- Who may look
+
+
+def test_staff_without_the_permission_is_refused(client, django_user_model, told):
+    client.force_login(django_user_model.objects.create_user("eve", is_staff=True))
+    assert client.get(LIST).status_code == 403
+    assert client.get(f"{LIST}{told.calls['failed'].pk}/change/").status_code == 403
+
+
+def test_whoever_may_view_sees_the_list_and_no_way_to_change_it(as_viewer, told):
+    response = as_viewer.get(LIST)
+    assert response.status_code == 200
+    text = response.content.decode()
+    assert "/add/" not in text
+    assert "delete_selected" not in text
+    assert 'name="action"' not in text
+    assert "places.tasks.import_places" in text
+
+
+@pytest.mark.parametrize("path", ["add/", "{}/delete/", "{}/change/"])
+def test_nothing_can_be_posted(admin_client, told, path):
+    call = told.calls["failed"]
+    response = admin_client.post(LIST + path.format(call.pk), {"task": "other", "post": "yes"})
+    assert response.status_code == 403
+    assert Call.objects.get(pk=call.pk).task == call.task
+
+
+# --- What the list says
+
+
+def test_the_list_shows_what_is_remarkable(admin_client, told):
+    text = admin_client.get(LIST).content.decode()
+    for words in ("publish failed", "overdue", "redelivered", "1 late run", "retries in 1 min", "due in 6 h", "rerun"):
+        assert words in text, words
+    assert '<span class="lrp-badge lrp-parked">parked</span>' in text
+    assert "MirrorBusy" in text
+    assert 'title="places.tasks.fetch_countries"' in text
+
+
+def test_arguments_are_cut_to_one_short_line(admin_client, story):
+    story.call("import_places", "succeeded", age=5, target_summary="(\n" + "x" * 500 + ")")
+    text = admin_client.get(LIST).content.decode()
+    (arguments,) = re.findall(r'lrp-arguments" title="[^"]*">(.*?)</span>', text)
+    assert len(arguments) == 80
+    assert "\n" not in arguments
+
+
+def test_what_is_shown_is_escaped(admin_client, story):
+    evil = "<script>alert(1)</script>"
+    values = dict.fromkeys(("target_summary", "last_error", "error_type", "queue", "worker", "schedule"), evil)
+    story.call(evil, "failed", age=5, call_id=f"{evil}/?&#", reason="<b>", **values)
+    text = admin_client.get(LIST).content.decode()
+    assert evil not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_an_empty_list_says_why(admin_client, story):
+    assert "No call has been tracked yet" in admin_client.get(LIST).content.decode()
+    story.call("import_places", "succeeded", age=5)
+    assert "No call fits" in admin_client.get(LIST, {"status": "failed"}).content.decode()
+
+
+# --- Filters
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"status": "open"}, lambda calls: calls.open()),
+        ({"status": "ended"}, lambda calls: calls.terminal()),
+        ({"status": "parked"}, lambda calls: calls.filter(status="parked")),
+        ({"status": "nonsense"}, lambda calls: calls.none()),
+        ({"task": "places.tasks.draw_chart"}, lambda calls: calls.for_task("places.tasks.draw_chart")),
+        ({"task": "nobody.knows"}, lambda calls: calls.none()),
+        ({"enqueued": "1h"}, lambda calls: calls.filter(enqueued_at__gt=timezone.now() - timedelta(hours=1))),
+        ({"attention": "failed"}, lambda calls: calls.filter(status__in=["failed", "parked"])),
+        ({"attention": "overdue"}, lambda calls: calls.overdue()),
+        ({"attention": "silent"}, lambda calls: calls.silent()),
+        (
+            {"attention": "any"},
+            lambda calls: calls.filter(
+                pk__in=ids(calls.filter(status__in=["failed", "parked"])) | ids(calls.overdue()) | ids(calls.silent())
+            ),
+        ),
+        (
+            {"status": "failed", "task": "places.tasks.draw_chart"},
+            lambda calls: calls.filter(status="failed", task="places.tasks.draw_chart"),
+        ),
+    ],
+    ids=str,
+)
+def test_filters_narrow_the_list(admin_client, told, query, expected):
+    response = admin_client.get(LIST, {**query, "all": ""})
+    assert response.status_code == 200
+    wanted = ids(expected(Call.objects.all()))
+    assert shown(response) == wanted
+    assert wanted or "n" in str(query)
+
+
+def test_a_tree_can_be_listed(admin_client, told):
+    atlas = told.calls["atlas"]
+    response = admin_client.get(LIST, {"root": atlas.pk})
+    assert shown(response) == ids(Call.objects.filter(root_id=atlas.pk))
+    assert len(shown(response)) == 7
+
+
+@pytest.mark.parametrize(
+    "parameter", ["last_error__icontains", "target_summary__contains", "worker", "attempts__traceback"]
+)
+def test_the_query_string_cannot_ask_for_a_scan(admin_client, told, parameter):
+    assert admin_client.get(LIST, {parameter: "a"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "query", [{"task": "a\x00b"}, {"root": "\x00"}, {"status": "\x00"}, {"q": "\x00"}, {"p": "x"}, {"o": "1.-2"}]
+)
+def test_a_strange_query_string_does_no_harm(admin_client, told, query):
+    assert admin_client.get(LIST, query, follow=True).status_code == 200
+
+
+def test_the_marks_of_a_line_agree_with_the_questions_of_the_queryset(told):
+    now = timezone.now()
+    calls = list(Call.objects.all())
+    assert {call.pk for call in calls if is_overdue(call, now)} == ids(Call.objects.overdue(now=now)) != set()
+    assert {call.pk for call in calls if is_silent(call, now)} == ids(Call.objects.silent(now)) != set()
+
+
+# --- Search
+
+
+def search(client, term):
+    response = client.get(LIST, {"q": term, "all": ""})
+    assert response.status_code == 200
+    return shown(response)
+
+
+def test_search_finds_a_call_by_its_id_or_the_beginning_of_it(admin_client, story):
+    one = story.call("import_places", "succeeded", age=5, call_id="report-2026-10")
+    other = story.call("import_places", "succeeded", age=5, call_id="report-2026-11")
+    story.call("import_places", "succeeded", age=5, call_id="report")
+    assert search(admin_client, f" {one.pk} ") == {one.pk}
+    assert search(admin_client, "report-2026") == {one.pk, other.pk}
+    assert search(admin_client, "report") == {"report"}
+    assert search(admin_client, "REPORT-2026") == set()
+    assert search(admin_client, "eport") == set()
+
+
+def test_search_finds_a_task_that_was_first_called_just_now(admin_client, story):
+    admin_client.get(LIST)
+    call = story.call("brand_new", "succeeded", age=1)
+    assert search(admin_client, call.task) == {call.pk}
+
+
+def test_search_finds_calls_by_task(admin_client, told):
+    charts = ids(Call.objects.for_task("places.tasks.draw_chart"))
+    assert search(admin_client, "places.tasks.draw_chart") == charts
+    assert search(admin_client, "places.tasks.dr") == charts
+    assert search(admin_client, "Draw_") == charts
+    assert search(admin_client, "chart") == set()
+    assert search(admin_client, "places.") == ids(Call.objects.all())
+    assert search(admin_client, "100%") == set()
+
+
+def test_a_search_stays_within_the_filters(admin_client, told):
+    response = admin_client.get(LIST, {"q": "import_places", "status": "failed"})
+    assert shown(response) == ids(Call.objects.filter(status="failed", task="places.tasks.import_places"))
+
+
+# --- What it costs
+
+
+FREE = ("django_session", "auth_", "SAVEPOINT", "BEGIN", "COMMIT")
+
+
+def statements(client, query):
+    with CaptureQueriesContext(connection) as captured:
+        response = client.get(LIST, query)
+    assert response.status_code == 200
+    return [query["sql"] for query in captured if not any(part in query["sql"] for part in FREE)]
+
+
+QUERIES = [
+    ({}, 2),
+    ({"status": "open"}, 2),
+    ({"attention": "any"}, 2),
+    ({"status": "failed", "task": "places.tasks.draw_chart", "enqueued": "24h"}, 2),
+    ({"q": "places.tasks.draw_chart"}, 5),
+    ({"q": "nothing"}, 5),
+]
+
+
+@pytest.mark.parametrize(("query", "expected"), QUERIES, ids=str)
+def test_a_page_takes_a_fixed_number_of_bounded_queries(admin_client, told, query, expected):
+    admin_client.get(LIST)
+    seen = statements(admin_client, query)
+    assert len(seen) <= expected, "\n".join(seen)
+    for sql in seen:
+        assert "DISTINCT" not in sql.upper()
+        assert "LIKE" not in sql.upper()
+        assert '"progress"' not in sql
+        # What has been counted to fit one page is read as it is.
+        assert "LIMIT" in sql or "COUNT" not in sql, sql
+
+
+def test_the_tasks_for_the_filter_are_found_by_steps_in_an_index(admin_client, told):
+    tasks.forget()
+    seen = [sql for sql in statements(admin_client, {}) if "COUNT" not in sql]
+    names = Call.objects.values("task").distinct().count()
+    assert len(seen) == names + 1 + 1, "one step for each name, one that finds no more, and the page"
+
+
+def test_the_list_never_counts_beyond_its_cap(admin_client, story, monkeypatch):
+    monkeypatch.setattr(CappedPaginator, "LIMIT", 120)
+    for age in range(130):
+        story.call("import_places", "succeeded", age=age)
+    response = admin_client.get(LIST)
+    text = response.content.decode()
+    assert "120+ calls" in text
+    assert "The pages end there" in text
+    assert response.context["cl"].paginator.num_pages == 3
+    assert admin_client.get(LIST, {"p": 3}).status_code == 200
+    assert "1 call" in admin_client.get(LIST, {"q": Call.objects.latest("enqueued_at").pk}).content.decode()
+
+
+def test_large_counts_are_readable():
+    paginator = CappedPaginator(range(20_000), 50)
+    assert paginator.shown == "10,000+"
+    assert CappedPaginator(range(17), 50).shown == "17"
+
+
+# --- Where it looks
+
+
+@pytest.mark.django_db(databases=["default", "sqlite"])
+def test_the_list_reads_the_database_of_the_setting(admin_client, sqlite_alias, settings):
+    settings.LRP_CELERY = {"DATABASE": sqlite_alias}
+    elsewhere = Story(timezone.now(), using=sqlite_alias)
+    call = elsewhere.call("import_places", "failed", age=5)
+    elsewhere.attempt(call, 1, "failed", after=0, took=1, last_error="over there")
+    try:
+        assert shown(admin_client.get(LIST)) == {call.pk}
+        assert shown(admin_client.get(LIST, {"q": call.pk})) == {call.pk}
+        assert "over there" in admin_client.get(f"{LIST}{call.pk}/change/").content.decode()
+    finally:
+        Call.objects.using(sqlite_alias).all().delete()
+    assert not Call.objects.exists()
+
+
+# --- The indexes, where there is a planner to be watched
+
+
+@pytest.fixture(scope="module")
+def crowded(postgres_alias, django_db_blocker):
+    """An alias on PostgreSQL with some thousand calls, as a busy site has them."""
+    with django_db_blocker.unblock():
+        story = Story(timezone.now(), using=postgres_alias)
+        rows = [crowd_row(story, number) for number in range(20_000)]
+        Call.objects.using(postgres_alias).bulk_create(rows, batch_size=2000)
+        with connections[postgres_alias].cursor() as cursor:
+            cursor.execute("ANALYZE lrp_celery_call")
+        yield postgres_alias
+        Call.objects.using(postgres_alias).all().delete()
+
+
+def crowd_row(story, number):
+    at = story.now - timedelta(seconds=number * 7)
+    status = "failed" if number % 97 == 0 else "submitted" if number % 499 == 0 else "succeeded"
+    return Call(
+        call_id=story.new_id(at),
+        task=f"crowd.task_{number % 20}",
+        status=status,
+        enqueued_at=at,
+        updated_at=at,
+        terminal_at=None if status == "submitted" else at,
+        root_id=None if number else "root",
+        target_summary="x" * 200,
+    )
+
+
+@pytest.mark.services
+@pytest.mark.django_db(databases=["default", "postgres"])
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ({}, "lrp_call_enqueued"),
+        ({"p": "40"}, "lrp_call_enqueued"),
+        ({"enqueued": "1h"}, "lrp_call_enqueued"),
+        ({"status": "open"}, "lrp_call_open"),
+        ({"status": "submitted"}, "lrp_call_open"),
+        ({"status": "failed"}, "lrp_call_failed"),
+        ({"attention": "failed"}, "lrp_call_failed"),
+        ({"attention": "overdue"}, "lrp_call_open"),
+        ({"attention": "any"}, "lrp_call_open"),
+        ({"task": "crowd.task_3"}, "lrp_call_task"),
+        ({"task": "crowd.task_none"}, "lrp_call_task"),
+        ({"q": "crowd.task_4"}, "lrp_call_task"),
+        ({"q": "id of nobody"}, "lrp_celery_call_pkey"),
+        ({"root": "root"}, "lrp_call_descendants"),
+    ],
+    ids=str,
+)
+def test_postgresql_reads_each_page_by_an_index(admin_client, crowded, settings, query, index):
+    settings.LRP_CELERY = {"DATABASE": crowded}
+    admin_client.get(LIST)
+    with CaptureQueriesContext(connections[crowded]) as captured:
+        assert admin_client.get(LIST, query).status_code == 200
+    plans = []
+    with connections[crowded].cursor() as cursor:
+        for made in captured:
+            cursor.execute("EXPLAIN " + made["sql"])
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+            plans.append(plan)
+            assert "Seq Scan" not in plan or "COUNT" in made["sql"], plan
+    assert any(index in plan for plan in plans), "\n\n".join(plans)

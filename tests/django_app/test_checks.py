@@ -1,0 +1,97 @@
+"""System checks: each has a stable id and a hint, and a clean project has none."""
+
+import pytest
+from celery import Celery
+from celery.beat import ScheduleEntry
+from django.core.checks import run_checks
+from django.test import override_settings
+
+from django_app import checks
+from django_app.beat import beat_schedule
+
+
+def ids(messages):
+    assert all(message.hint for message in messages)
+    return [message.id for message in messages]
+
+
+@pytest.fixture
+def app():
+    """A Celery app with nothing to find fault with, and the current one while the test runs."""
+    app = Celery("checked", broker="redis://", set_as_current=False)
+    app.conf.beat_schedule = beat_schedule()
+    app.set_current()
+    yield app
+    Celery("default").set_default()
+    app.close()
+
+
+def test_a_clean_project_has_no_complaints(app):
+    assert ids(checks.check_celery()) == []
+    assert [message.id for message in run_checks() if str(message.id).startswith("lrp_celery.")] == []
+
+
+def test_a_process_without_a_celery_app_is_left_alone():
+    assert ids(checks.check_celery()) == []
+
+
+@override_settings(LRP_CELERY={"RETENTON": {}})
+def test_e001_a_wrong_setting():
+    assert ids(checks.check_settings()) == ["lrp_celery.E001"]
+
+
+@override_settings(LRP_CELERY={"RETENTON": {}})
+def test_e001_is_all_that_is_said_of_a_wrong_setting(app):
+    assert ids(checks.check_celery()) == []
+
+
+def test_configurations_of_other_kinds_are_understood(app):
+    app.conf.beat_schedule = {"purge": ScheduleEntry(name="purge", task="lrp_celery.purge", schedule=60, app=app)}
+    app.conf.update(task_time_limit=7200, broker_transport_options={"visibility_timeout": "7200"})
+    assert ids(checks.check_celery()) == []
+
+
+@override_settings(USE_TZ=False)
+def test_e002_time_zones_are_off():
+    assert ids(checks.check_time_zone()) == ["lrp_celery.E002"]
+
+
+def test_w001_nothing_purges(app):
+    app.conf.beat_schedule = {}
+    assert ids(checks.check_celery()) == ["lrp_celery.W001"]
+
+
+def test_w001_a_schedule_in_the_database_cannot_be_judged(app):
+    app.conf.update(beat_schedule={}, beat_scheduler="django_celery_beat.schedulers:DatabaseScheduler")
+    assert ids(checks.check_celery()) == []
+
+
+@override_settings(LRP_CELERY={"RETENTION": {"*": None}})
+def test_w001_who_keeps_everything_needs_no_purge(app):
+    app.conf.beat_schedule = {}
+    assert ids(checks.check_celery()) == []
+
+
+def test_w002_pickle_is_accepted(app):
+    app.conf.accept_content = ["json", "pickle"]
+    assert ids(checks.check_celery()) == ["lrp_celery.W002"]
+
+
+def test_w003_rabbitmq_does_not_confirm(app):
+    app.conf.broker_url = "amqp://"
+    assert ids(checks.check_celery()) == ["lrp_celery.W003"]
+    app.conf.broker_transport_options = {"confirm_publish": True}
+    assert ids(checks.check_celery()) == []
+
+
+def test_w004_tasks_may_run_longer_than_the_broker_waits(app):
+    app.conf.task_time_limit = 7200
+    assert ids(checks.check_celery()) == ["lrp_celery.W004"]
+    app.conf.broker_transport_options = {"visibility_timeout": 10_000}
+    assert ids(checks.check_celery()) == []
+
+
+@pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+def test_w005_requests_are_atomic(app, settings):
+    settings.DATABASES = {"default": {**settings.DATABASES["default"], "ATOMIC_REQUESTS": True}}
+    assert ids(checks.check_celery()) == ["lrp_celery.W005"]

@@ -1,0 +1,85 @@
+"""Our own connections: bounded waits, healing, and no harm to the caller's transaction."""
+
+import threading
+import time
+
+import pytest
+from celery import Celery
+from django.db import connections, transaction
+from django.test import override_settings
+
+from django_app.models import Call
+from django_app.stores import DjangoTrackingStore, rows
+from django_app.stores.sessions import OwnSession
+from lrp_celery.core.errors import StoreUnavailable
+
+app = Celery("sessions", broker="memory://", backend="cache+memory://", set_as_current=False)
+app.conf.task_default_queue = "sessions"
+
+
+@app.task(name="sessions.add", shared=False)
+def add(a, b):
+    return a + b
+
+
+@pytest.fixture(scope="session", params=["postgres", "mysql"])
+def server_alias(request):
+    return request.getfixturevalue(f"{request.param}_alias")
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True, databases="__all__")
+def test_a_publish_does_not_wait_long_for_a_row_that_its_own_caller_has_locked(server_alias):
+    with override_settings(LRP_CELERY={"DATABASE": server_alias}), transaction.atomic(using=server_alias):
+        DjangoTrackingStore(server_alias).record_enqueue("mine", "t")
+        began = time.monotonic()
+        assert add.apply_async((1, 2), task_id="mine").id == "mine"
+        assert time.monotonic() - began < 10
+    assert Call.objects.using(server_alias).filter(pk="mine").count() == 1
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True, databases="__all__")
+def test_a_fault_in_our_reading_does_not_poison_an_eager_callers_transaction(postgres_alias, monkeypatch):
+    def broken(*_):
+        with connections[postgres_alias].cursor() as cursor:
+            cursor.execute("SELECT nothing FROM nowhere")
+
+    monkeypatch.setattr(rows, "select", broken)
+    with override_settings(LRP_CELERY={"DATABASE": postgres_alias}), transaction.atomic(using=postgres_alias):
+        assert add.apply((1, 2)).get() == 3
+        with connections[postgres_alias].cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchone() == (1,)
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True, databases="__all__")
+def test_a_connection_that_the_server_dropped_is_replaced(server_alias, monkeypatch):
+    session = OwnSession(server_alias)
+    monkeypatch.setattr(session, "release", lambda: None)
+    store = DjangoTrackingStore(session=session)
+    assert store.record_enqueue("one", "t")
+    session.connection().connection.close()
+    assert store.record_enqueue("two", "t")
+    session.close()
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True, databases="__all__")
+def test_the_connection_of_a_thread_ends_with_it(postgres_alias, monkeypatch):
+    session = OwnSession(postgres_alias)
+    monkeypatch.setattr(session, "release", lambda: None)
+    thread = threading.Thread(target=lambda: DjangoTrackingStore(session=session).get_status("x"))
+    thread.start()
+    thread.join()
+    assert not session._kept
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True, databases="__all__")
+def test_a_server_that_does_not_answer_is_told_apart(postgres_alias, monkeypatch):
+    session = OwnSession(postgres_alias)
+    monkeypatch.setitem(connections[postgres_alias].settings_dict, "PORT", "1")
+    with pytest.raises(StoreUnavailable):
+        DjangoTrackingStore(session=session).get_status("x")

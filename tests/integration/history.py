@@ -1,0 +1,95 @@
+"""Every state that a row ever had, written down by the database itself.
+
+Triggers see each write, whoever makes it and however short-lived it is: what a reader
+who polls could miss.
+"""
+
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+#: What RULE "terminal never changes" forbids to change; counters of late runs may.
+FIXED = (
+    "status", "reason", "retries", "attempt", "worker", "pid", "last_error", "error_type", "http_status",
+    "enqueued_at", "started_at", "terminal_at",
+)  # fmt: skip
+COLUMNS = ("call_id", *FIXED, "version")
+
+_TABLE = """
+CREATE TABLE lrp_test_history (
+    seq {serial}, call_id varchar(200) {binary}, status varchar(16), reason varchar(20), retries integer,
+    attempt integer, worker varchar(255), pid bigint, last_error varchar(2000), error_type varchar(255),
+    http_status integer, enqueued_at {instant}, started_at {instant}, terminal_at {instant}, version integer
+)
+"""
+_VENDORS = {
+    "postgresql": {"serial": "bigserial PRIMARY KEY", "binary": "", "instant": "timestamptz"},
+    "sqlite": {"serial": "integer PRIMARY KEY AUTOINCREMENT", "binary": "", "instant": "datetime"},
+    "mysql": {
+        "serial": "bigint AUTO_INCREMENT PRIMARY KEY",
+        "binary": "COLLATE utf8mb4_bin",
+        "instant": "datetime(6)",
+    },
+}
+
+
+def install(connection: BaseDatabaseWrapper) -> None:
+    """Let the database of `connection` keep the history of its calls from now on."""
+    names = ", ".join(COLUMNS)
+    values = ", ".join(f"NEW.{name}" for name in COLUMNS)
+    insert = f"INSERT INTO lrp_test_history ({names}) VALUES ({values})"
+    with connection.cursor() as cursor:
+        cursor.execute(_TABLE.format(**_VENDORS[connection.vendor]))
+        cursor.execute("CREATE INDEX lrp_test_history_call ON lrp_test_history (call_id)")
+        for statement in _triggers(connection.vendor, insert):
+            cursor.execute(statement)
+
+
+def _triggers(vendor: str, insert: str) -> list[str]:
+    if vendor == "postgresql":
+        body = f"$$ BEGIN {insert}; RETURN NULL; END $$"
+        events = "AFTER INSERT OR UPDATE ON lrp_celery_call FOR EACH ROW"
+        return [
+            f"CREATE FUNCTION lrp_test_note() RETURNS trigger LANGUAGE plpgsql AS {body}",
+            f"CREATE TRIGGER lrp_test_note {events} EXECUTE FUNCTION lrp_test_note()",
+        ]
+    body = f"BEGIN {insert}; END"
+    return [
+        f"CREATE TRIGGER lrp_test_note_{event} AFTER {event} ON lrp_celery_call FOR EACH ROW {body}"
+        for event in ("insert", "update")
+    ]
+
+
+def read(connection: BaseDatabaseWrapper, call_id: str | None = None) -> list[dict[str, Any]]:
+    """Return the states of one call, or of all, in the order in which they were written."""
+    query = f"SELECT {', '.join(COLUMNS)} FROM lrp_test_history"
+    with connection.cursor() as cursor:
+        if call_id is None:
+            cursor.execute(f"{query} ORDER BY seq")
+        else:
+            cursor.execute(f"{query} WHERE call_id = %s ORDER BY seq", [call_id])
+        return [dict(zip(COLUMNS, row, strict=True)) for row in cursor.fetchall()]
+
+
+def changed_after_the_end(states: list[dict[str, Any]]) -> list[str]:
+    """Return, in words, each change of a row that was terminal already."""
+    ends: dict[str, dict[str, Any]] = {}
+    found = []
+    for state in states:
+        end = ends.get(state["call_id"])
+        if end is not None:
+            changes = [f"{name}: {end[name]!r} -> {state[name]!r}" for name in FIXED if end[name] != state[name]]
+            if changes:
+                found.append(f"{state['call_id']}: {'; '.join(changes)}")
+        if state["terminal_at"] is not None:
+            ends.setdefault(state["call_id"], state)
+    return found
+
+
+def show(states: list[dict[str, Any]]) -> str:
+    """Return states as lines, for a failure's message."""
+    return "\n".join(
+        f"  v{state['version']} {state['status']} {state['reason'] or ''} retries={state['retries']} "
+        f"attempt={state['attempt']} {state['error_type'] or ''}"
+        for state in states
+    )

@@ -1,0 +1,6 @@
+"""Admin only; tests that mount the HTTP API bring their own."""
+
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [path("admin/", admin.site.urls)]
