@@ -35,6 +35,7 @@ class Mutant:
 
 
 MERGE = "lrp_celery/tracking/merge.py"
+STEPS = "lrp_celery/tracking/steps.py"
 MEMORY = "tests/conformance/test_tracking_memory.py"
 SQLITE = "tests/conformance/test_tracking_django.py"
 
@@ -45,8 +46,8 @@ MUTANTS = [
     Mutant(
         "guard: a second end replaces the first",
         MERGE,
-        "    if known.record.status.is_terminal:\n        return None\n    return Merged(_settle(known.record,",
-        "    return Merged(_settle(known.record,",
+        "    if known.record.status.is_terminal:\n        return None\n    return Merged(settle(known.record,",
+        "    return Merged(settle(known.record,",
         f"{MEMORY} test_trk_14_the_first_end_stands",
     ),
     Mutant(
@@ -58,7 +59,7 @@ MUTANTS = [
     ),
     Mutant(
         "guard: a run that begins late reopens what has ended",
-        MERGE,
+        STEPS,
         "    if record.terminal_at is not None:\n        return _after_the_end(",
         "    if record.terminal_at is None and False:\n        return _after_the_end(",
         f"{MEMORY} test_trk_04",
@@ -79,7 +80,7 @@ MUTANTS = [
     ),
     Mutant(
         "turn: the start of an earlier turn overtakes a later one",
-        MERGE,
+        STEPS,
         "        return attempt.turn < record.turn\n",
         "        return False\n",
         f"{PROPERTIES} test_any_subset",
@@ -100,7 +101,7 @@ MUTANTS = [
     ),
     Mutant(
         "late: an extra run after the end is not counted",
-        MERGE,
+        STEPS,
         "replace(record, late_runs=record.late_runs + 1), (replace(attempt, late=True),)",
         "record, (attempt,)",
         "tests/tracking/test_merge.py",

@@ -19,10 +19,10 @@ from django_app.stores import rows
 from django_app.stores.sessions import CallerSession, Session
 from lrp_celery.core.errors import StoreError, StoreUnavailable
 from lrp_celery.core.text import clean
-from lrp_celery.tracking.merge import Merged, new_record
 from lrp_celery.tracking.record import AttemptRecord, CallRecord
 from lrp_celery.tracking.reports import CallFacts, Enqueued
 from lrp_celery.tracking.snapshot import CallSnapshot
+from lrp_celery.tracking.steps import Merged, new_record
 from lrp_celery.tracking.store import Found, MergingStore, require_threshold
 
 P = ParamSpec("P")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from lrp_celery.core.clock import Clock, SystemClock
-from lrp_celery.tracking.merge import Merged
 from lrp_celery.tracking.record import AttemptRecord, CallRecord
+from lrp_celery.tracking.steps import Merged
 from lrp_celery.tracking.store import Found, MergingStore, require_threshold
 
 

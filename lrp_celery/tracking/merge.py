@@ -38,14 +38,22 @@ from lrp_celery.tracking.reports import (
     Waiting,
 )
 from lrp_celery.tracking.status import CallStatus, Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """What a report makes of a call: the row, and the runs to write beside it (by `run`)."""
-
-    record: CallRecord
-    attempts: tuple[AttemptRecord, ...] = ()
+from lrp_celery.tracking.steps import (
+    Merged,
+    at_turn,
+    attempt_of,
+    begin,
+    displaced,
+    end,
+    error_of,
+    new_record,
+    present,
+    settle,
+    settle_run,
+    stopped,
+    with_error,
+    within,
+)
 
 
 def run_of(report: Report) -> str | None:
@@ -66,33 +74,6 @@ def merge(record: CallRecord | None, attempt: AttemptRecord | None, report: Repo
     if changed is None:
         return None
     return replace(changed, record=replace(changed.record, updated_at=now))
-
-
-def new_record(report: Report, facts: CallFacts, now: datetime) -> CallRecord:
-    """Return the row of a call of which nothing but its message is known."""
-    turn = report.turn or Turn()
-    return CallRecord(
-        call_id=report.call_id,
-        task=facts.task,
-        status=CallStatus.SUBMITTED if turn == Turn() else CallStatus.RETRYING,
-        retries=turn.retries,
-        nesting=turn.nesting,
-        queue=facts.queue,
-        target_summary=facts.target_summary,
-        source_instance_id=facts.source_instance_id,
-        source_script=facts.source_script,
-        source_node=facts.source_node,
-        owner=facts.owner,
-        root_id=facts.root_id,
-        parent_id=facts.parent_id,
-        group_id=facts.group_id,
-        schedule=facts.schedule,
-        enqueued_at=facts.enqueued_at or now,
-        due_at=facts.due_at,
-        expires_at=facts.expires_at,
-        published_at=facts.enqueued_at or now,
-        updated_at=now,
-    )
 
 
 def _create(report: Report, facts: CallFacts, now: datetime) -> Merged:
@@ -129,7 +110,7 @@ def _publish_failed(known: _Known, report: PublishFailed) -> Merged | None:
     record = known.record
     if record.status is not CallStatus.SUBMITTED or report.turn != record.turn:
         return None
-    return Merged(_with_error(replace(record, published_at=None), report.error))
+    return Merged(with_error(replace(record, published_at=None), report.error))
 
 
 def _move_to(
@@ -148,7 +129,7 @@ def _move_to(
         stop_reason=None,
         due_at=due_at,
     )
-    return Merged(_with_error(waiting, error), _displaced(record))
+    return Merged(with_error(waiting, error), displaced(record))
 
 
 # --- runs ---------------------------------------------------------------------------
@@ -159,7 +140,7 @@ def _started(known: _Known, report: Started) -> Merged | None:
         return _begun_unseen(known, report.run)
     if known.attempt is not None:
         return None
-    return _with_summary(_begin(known.record, report.run, _turn(known, report), known.now), report.facts)
+    return _with_summary(begin(known.record, report.run, _turn(known, report), known.now), report.facts)
 
 
 def _with_summary(begun: Merged, facts: CallFacts | None) -> Merged:
@@ -174,58 +155,8 @@ def _begun_unseen(known: _Known, run: RunFacts) -> Merged | None:
     record = known.record
     if record.status.is_terminal or record.pid is not None or run.pid is None:
         return None
-    started_at = _within(run.started_at, record.enqueued_at, known.now)
+    started_at = within(run.started_at, record.enqueued_at, known.now)
     return Merged(replace(record, pid=run.pid, worker=run.worker, acks_late=run.acks_late, started_at=started_at))
-
-
-def _begin(record: CallRecord, run: RunFacts, turn: Turn, now: datetime) -> Merged:
-    """Number a run at first sight; it becomes the call's present one unless a later one is known."""
-    attempt = AttemptRecord(
-        run=run.token,
-        number=record.runs + 1,
-        nesting=turn.nesting,
-        retries=turn.retries,
-        worker=run.worker,
-        pid=run.pid,
-        redelivered=run.redelivered,
-        started_at=_within(run.started_at, record.enqueued_at, now),
-    )
-    counted = replace(record, runs=attempt.number)
-    if record.terminal_at is not None:
-        return _after_the_end(counted, attempt, record.terminal_at)
-    if _is_earlier(attempt, record):
-        return Merged(counted, (attempt,))
-    # What ends the turn may be heard of before its newest run: then it is said of that one.
-    stop_reason = record.stop_reason if attempt.turn == record.turn else None
-    error = NO_ERROR if stop_reason is None or record.run is None else _error_of(record)
-    present = replace(
-        counted,
-        status=CallStatus.STARTED,
-        nesting=turn.nesting,
-        retries=turn.retries,
-        attempt=attempt.number,
-        worker=attempt.worker,
-        pid=attempt.pid,
-        redelivered=attempt.redelivered,
-        acks_late=run.acks_late,
-        started_at=attempt.started_at,
-        run=run.token,
-        run_outcome=None,
-        stop_reason=stop_reason,
-    )
-    return Merged(_with_error(present, error), _displaced(record))
-
-
-def _is_earlier(attempt: AttemptRecord, record: CallRecord) -> bool:
-    if attempt.turn != record.turn:
-        return attempt.turn < record.turn
-    return record.run is not None and attempt.run < record.run
-
-
-def _after_the_end(record: CallRecord, attempt: AttemptRecord, terminal_at: datetime) -> Merged:
-    if _is_earlier(attempt, record) or (attempt.started_at is not None and attempt.started_at < terminal_at):
-        return Merged(record, (attempt,))
-    return Merged(replace(record, late_runs=record.late_runs + 1), (replace(attempt, late=True),))
 
 
 def _ended(known: _Known, report: Ended) -> Merged | None:
@@ -244,7 +175,7 @@ def _ended_unnamed(known: _Known, report: Ended) -> Merged | None:
     # The run that is meant has not been heard of yet.
     if not isinstance(report.outcome, Outcome):
         return None
-    return Merged(_settle(_at_turn(record, turn), report.outcome, known.now), _displaced(record))
+    return Merged(settle(at_turn(record, turn), report.outcome, known.now), displaced(record))
 
 
 def _unwound(known: _Known, report: Unwound) -> Merged | None:
@@ -263,7 +194,7 @@ def _of_run(
         return present(known, report)
     if known.attempt is not None:
         return other(known, known.attempt, report)
-    begun = _begin(known.record, run, _turn(known, report), known.now)
+    begun = begin(known.record, run, _turn(known, report), known.now)
     seen = next((attempt for attempt in begun.attempts if attempt.run == run.token), None)
     then = _of_run(_Known(begun.record, seen, known.now), report, run, present, other)
     return begun if then is None else _both(begun, then)
@@ -280,14 +211,14 @@ def _end_present(known: _Known, report: Ended) -> Merged | None:
     if record.run_outcome is not None and record.run_outcome.is_final:
         return None
     if record.status.is_terminal:
-        return _end_other(known, _attempt_of(record), report)
+        return _end_other(known, attempt_of(record), report)
     if isinstance(outcome, Outcome):
-        return _settle_run(record, outcome, known.now)
-    ended = _attempt_of(record, AttemptOutcome(outcome), known.now, report.error)
+        return settle_run(record, outcome, known.now)
+    ended = attempt_of(record, AttemptOutcome(outcome), known.now, report.error)
     if outcome is not Again.REQUEUED:
         return _beside(_move_to(record, outcome.turn_after(record.turn), error=report.error), record, ended)
     if record.stop_reason is not None:
-        return _settle_run(record, _stopped(record.stop_reason, _error_of(record)), known.now)
+        return settle_run(record, stopped(record.stop_reason, error_of(record)), known.now)
     return Merged(replace(record, status=CallStatus.RETRYING, run_outcome=AttemptOutcome.REQUEUED), (ended,))
 
 
@@ -297,15 +228,15 @@ def _end_other(known: _Known, attempt: AttemptRecord, report: Ended) -> Merged |
     if attempt.outcome is not None and attempt.outcome.is_final:
         return None
     if isinstance(outcome, Again):
-        ended = _end(attempt, AttemptOutcome(outcome), known.now, report.error)
+        ended = end(attempt, AttemptOutcome(outcome), known.now, report.error)
         return _beside(_asked_for(record, outcome.turn_after(attempt.turn), report.error), record, ended)
-    ended = _end(attempt, AttemptOutcome(outcome.status), known.now, outcome.error)
+    ended = end(attempt, AttemptOutcome(outcome.status), known.now, outcome.error)
     if attempt.turn != record.turn:
         return Merged(record, (ended,))
     if record.status.is_terminal:
         return _refused(record, ended)
-    decided = replace(_present(record, attempt), run_outcome=ended.outcome)
-    return Merged(_settle(decided, outcome, known.now), (*_displaced(record), ended))
+    decided = replace(present(record, attempt), run_outcome=ended.outcome)
+    return Merged(settle(decided, outcome, known.now), (*displaced(record), ended))
 
 
 def _asked_for(record: CallRecord, turn: Turn, error: ErrorFacts) -> Merged | None:
@@ -313,7 +244,7 @@ def _asked_for(record: CallRecord, turn: Turn, error: ErrorFacts) -> Merged | No
     if record.status.is_terminal:
         return None
     if turn == record.turn and record.run is None:
-        return Merged(_with_error(record, error))
+        return Merged(with_error(record, error))
     return _move_to(record, turn, error=error)
 
 
@@ -329,16 +260,16 @@ def _unwind_present(known: _Known, report: Unwound) -> Merged | None:
     if record.status.is_terminal or record.run_outcome is not None:
         return None
     if record.stop_reason is not None:
-        return _settle_run(record, _stopped(record.stop_reason, _error_of(record)), known.now)
+        return settle_run(record, stopped(record.stop_reason, error_of(record)), known.now)
     status = CallStatus.RETRYING if record.acks_late else CallStatus.STARTED
     interrupted = replace(record, status=status, run_outcome=AttemptOutcome.INTERRUPTED)
-    return Merged(interrupted, (_attempt_of(record, AttemptOutcome.INTERRUPTED, known.now),))
+    return Merged(interrupted, (attempt_of(record, AttemptOutcome.INTERRUPTED, known.now),))
 
 
 def _unwind_other(known: _Known, attempt: AttemptRecord, report: Unwound) -> Merged | None:
     if attempt.outcome is not None:
         return None
-    return Merged(known.record, (_end(attempt, AttemptOutcome.INTERRUPTED, known.now),))
+    return Merged(known.record, (end(attempt, AttemptOutcome.INTERRUPTED, known.now),))
 
 
 # --- ends from outside --------------------------------------------------------------
@@ -358,7 +289,7 @@ def _stopping_unnamed(known: _Known, report: Stopping) -> Merged | None:
     if turn == record.turn and record.run is not None:
         return _stop_present(known, report)
     if report.certain:
-        return Merged(_settle(_at_turn(record, turn), _stopped(report.reason), known.now), _displaced(record))
+        return Merged(settle(at_turn(record, turn), stopped(report.reason), known.now), displaced(record))
     moved = _move_to(record, turn) or Merged(record)
     if moved.record.stop_reason is not None:
         return None
@@ -370,7 +301,7 @@ def _stop_present(known: _Known, report: Stopping) -> Merged | None:
     if record.run is None or record.status.is_terminal:
         return None
     if record.run_outcome is AttemptOutcome.INTERRUPTED or (report.certain and record.is_running):
-        return _settle_run(record, _stopped(report.reason), known.now)
+        return settle_run(record, stopped(report.reason), known.now)
     return _remember_stop(record, report.reason)
 
 
@@ -384,19 +315,14 @@ def _not_run(known: _Known, report: NotRun) -> Merged | None:
         return None
     if turn == record.turn and record.is_running:
         return _remember_stop(record, report.outcome.reason, report.outcome.error)
-    return Merged(_settle(_at_turn(record, turn), report.outcome, known.now), _displaced(record))
+    return Merged(settle(at_turn(record, turn), report.outcome, known.now), displaced(record))
 
 
 def _remember_stop(record: CallRecord, reason: Reason | None, error: ErrorFacts = NO_ERROR) -> Merged | None:
     """Keep why a running run is to end: it decides if the run does not end by itself."""
     if reason is None or not record.is_running or record.stop_reason is not None:
         return None
-    return Merged(_with_error(replace(record, stop_reason=reason), error))
-
-
-def _stopped(reason: Reason, error: ErrorFacts = NO_ERROR) -> Outcome:
-    status = CallStatus.FAILED if reason is Reason.WORKER_LOST else CallStatus.DISCARDED
-    return Outcome(status=status, reason=reason, error=error)
+    return Merged(with_error(replace(record, stop_reason=reason), error))
 
 
 # --- the seed's own words -----------------------------------------------------------
@@ -412,102 +338,13 @@ def _attempt_recorded(known: _Known, report: AttemptRecorded) -> Merged | None:
     if report.status is CallStatus.STARTED:
         number = max(record.attempt, retries + 1)
         advanced = replace(advanced, attempt=number, runs=max(record.runs, number), started_at=known.now)
-    return Merged(_with_error(advanced, report.error))
+    return Merged(with_error(advanced, report.error))
 
 
 def _terminal_recorded(known: _Known, report: TerminalRecorded) -> Merged | None:
     if known.record.status.is_terminal:
         return None
-    return Merged(_settle(known.record, report.outcome, known.now))
-
-
-# --- shared steps -------------------------------------------------------------------
-
-
-def _settle(record: CallRecord, outcome: Outcome, now: datetime) -> CallRecord:
-    asked_for = outcome.reason is Reason.REVOKED and record.abort_requested_at is not None
-    settled = replace(
-        record,
-        status=CallStatus.ABORTED if asked_for else outcome.status,
-        reason=Reason.ABORTED if asked_for else outcome.reason,
-        terminal_at=now,
-        stop_reason=None,
-    )
-    return _with_error(settled, outcome.error)
-
-
-def _settle_run(record: CallRecord, outcome: Outcome, now: datetime) -> Merged:
-    """End the call with its present run. A plain success costs no second row."""
-    settled = _settle(record, outcome, now)
-    settled = replace(settled, run_outcome=AttemptOutcome(settled.status))
-    if settled.status is CallStatus.SUCCEEDED:
-        return Merged(settled)
-    return Merged(settled, (_attempt_of(record, settled.run_outcome, now, outcome.error),))
-
-
-def _displaced(record: CallRecord) -> tuple[AttemptRecord, ...]:
-    """The present run's own row, needed once the call moves on without having heard its end."""
-    return (_attempt_of(record),) if record.is_running else ()
-
-
-def _attempt_of(
-    record: CallRecord,
-    outcome: AttemptOutcome | None = None,
-    ended_at: datetime | None = None,
-    error: ErrorFacts = NO_ERROR,
-) -> AttemptRecord:
-    attempt = AttemptRecord(
-        run=record.run or "",
-        number=record.attempt,
-        nesting=record.nesting,
-        retries=record.retries,
-        worker=record.worker,
-        pid=record.pid,
-        redelivered=record.redelivered,
-        started_at=record.started_at,
-    )
-    return attempt if outcome is None or ended_at is None else _end(attempt, outcome, ended_at, error)
-
-
-def _end(
-    attempt: AttemptRecord, outcome: AttemptOutcome, ended_at: datetime, error: ErrorFacts = NO_ERROR
-) -> AttemptRecord:
-    return replace(
-        attempt,
-        outcome=outcome,
-        ended_at=ended_at,
-        error_type=error.type,
-        last_error=error.message,
-        traceback=error.traceback,
-    )
-
-
-def _present(record: CallRecord, attempt: AttemptRecord) -> CallRecord:
-    """Let the row speak of `attempt`."""
-    return replace(
-        record,
-        attempt=attempt.number,
-        worker=attempt.worker,
-        pid=attempt.pid,
-        redelivered=attempt.redelivered,
-        started_at=attempt.started_at,
-        run=attempt.run,
-        run_outcome=attempt.outcome,
-    )
-
-
-def _at_turn(record: CallRecord, turn: Turn) -> CallRecord:
-    if turn == record.turn:
-        return record
-    return replace(record, nesting=turn.nesting, retries=turn.retries, run=None, run_outcome=None)
-
-
-def _with_error(record: CallRecord, error: ErrorFacts) -> CallRecord:
-    return replace(record, last_error=error.message, error_type=error.type, http_status=error.http_status)
-
-
-def _error_of(record: CallRecord) -> ErrorFacts:
-    return ErrorFacts(type=record.error_type, message=record.last_error, http_status=record.http_status)
+    return Merged(settle(known.record, report.outcome, known.now))
 
 
 def _beside(moved: Merged | None, record: CallRecord, ended: AttemptRecord) -> Merged:
@@ -517,11 +354,6 @@ def _beside(moved: Merged | None, record: CallRecord, ended: AttemptRecord) -> M
 
 def _turn(known: _Known, report: Report) -> Turn:
     return known.record.turn if report.turn is None else report.turn
-
-
-def _within(instant: datetime | None, earliest: datetime, latest: datetime) -> datetime:
-    """Keep a worker's time within what the store knows: clocks of hosts differ."""
-    return latest if instant is None else max(earliest, min(instant, latest))
 
 
 _RULES: dict[type[Report], Callable[[_Known, Any], Merged | None]] = {

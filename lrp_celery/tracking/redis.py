@@ -23,8 +23,8 @@ from typing import Any, Final
 
 from lrp_celery.core.errors import ConfigurationError, StoreError, StoreUnavailable
 from lrp_celery.tracking.encoding import decode_attempt, decode_call, encode
-from lrp_celery.tracking.merge import Merged
 from lrp_celery.tracking.record import AttemptRecord, CallRecord
+from lrp_celery.tracking.steps import Merged
 from lrp_celery.tracking.store import Found, MergingStore, require_threshold
 
 try:

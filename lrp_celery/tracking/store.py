@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_check
 from lrp_celery.core.clock import require_aware
 from lrp_celery.core.errors import ConfigurationError, StoreError
 from lrp_celery.core.text import clean
-from lrp_celery.tracking.merge import Merged, merge, new_record, run_of
+from lrp_celery.tracking.merge import merge, run_of
 from lrp_celery.tracking.record import AttemptRecord, CallRecord, Turn
 from lrp_celery.tracking.reports import (
     AttemptRecorded,
@@ -29,6 +29,7 @@ from lrp_celery.tracking.reports import (
 )
 from lrp_celery.tracking.snapshot import CallSnapshot
 from lrp_celery.tracking.status import CallStatus, Reason, require_open, require_terminal
+from lrp_celery.tracking.steps import Merged, new_record
 
 P = ParamSpec("P")
 T = TypeVar("T")

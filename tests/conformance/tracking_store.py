@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from lrp_celery.core.clock import ManualClock
 from lrp_celery.core.errors import ConfigurationError, InvalidStatus
 from lrp_celery.tracking import MemoryTrackingStore
-from lrp_celery.tracking.merge import Merged
 from lrp_celery.tracking.record import AttemptOutcome, CallRecord
 from lrp_celery.tracking.reports import CallFacts, Ended, Enqueued, ErrorFacts, Outcome, RunFacts, Started
 from lrp_celery.tracking.retention import DEFAULT_RETENTION
 from lrp_celery.tracking.snapshot import CallSnapshot
 from lrp_celery.tracking.status import OPEN, TERMINAL, CallStatus, Reason
+from lrp_celery.tracking.steps import Merged
 from lrp_celery.tracking.store import MergingStore, TrackingStore
 from tests.conformance.racing import Racers, move
 from tests.tracking.histories import CALL_ID, History, any_history, arrivals

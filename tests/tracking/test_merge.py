@@ -10,7 +10,6 @@ import pytest
 
 from lrp_celery.core.clock import ManualClock
 from lrp_celery.tracking.memory import MemoryTrackingStore
-from lrp_celery.tracking.merge import Merged
 from lrp_celery.tracking.record import AttemptRecord, CallRecord, Turn
 from lrp_celery.tracking.reports import (
     Again,
@@ -31,6 +30,7 @@ from lrp_celery.tracking.reports import (
     Waiting,
 )
 from lrp_celery.tracking.status import CallStatus, Reason
+from lrp_celery.tracking.steps import Merged
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DUE = NOON + timedelta(hours=1)
