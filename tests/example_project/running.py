@@ -188,7 +188,7 @@ class DemoInTerminal(Demo):
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - one system call
+            preexec_fn=_take_terminal,  # noqa: PLW1509 - two system calls
         )
         os.close(theirs)
         return process
@@ -202,6 +202,12 @@ class DemoInTerminal(Demo):
 
     def close_terminal(self) -> None:
         os.close(self._ours)
+
+
+def _take_terminal() -> None:
+    # Whoever runs the tests under nohup would hand it down.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def is_free(lock: Path) -> bool:
