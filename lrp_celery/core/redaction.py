@@ -59,8 +59,19 @@ class Redactor:
     """Shows values and texts without what keys matching `patterns` hold (case does not count)."""
 
     def __init__(self, patterns: Sequence[str] = DEFAULT_REDACT) -> None:
+        self._given = tuple(patterns)
+        self._extended: dict[tuple[str, ...], Redactor] = {}
         self._patterns = compiled(tuple(_bare(pattern) for pattern in patterns))
         self._in_text = _assignments(patterns)
+
+    def also(self, names: Sequence[str]) -> Redactor:
+        """Return a redactor that hides these keys, too."""
+        if not names:
+            return self
+        key = tuple(names)
+        if key not in self._extended:
+            self._extended[key] = Redactor((*self._given, *key))
+        return self._extended[key]
 
     def hides(self, key: object) -> bool:
         """Whether the value under `key` is to be hidden."""
