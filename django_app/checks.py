@@ -45,7 +45,7 @@ def check_time_zone(**_: Any) -> list[CheckMessage]:
 
 
 def check_celery(**_: Any) -> list[CheckMessage]:
-    """W001 to W005: what Celery's configuration makes of tracking."""
+    """W001 to W006: what Celery's configuration makes of tracking."""
     app = get_current_app()
     if app.main in {None, "default"} or check_settings():
         return []
@@ -84,17 +84,33 @@ def _publishes_are_confirmed(app: Celery) -> Iterator[CheckMessage]:
 
 
 def _limits_fit_visibility(app: Celery) -> Iterator[CheckMessage]:
-    if not str(app.conf.broker_url or "").startswith(("redis", "rediss", "sentinel", "valkey")):
-        return
-    visible = (app.conf.broker_transport_options or {}).get("visibility_timeout", _VISIBILITY_TIMEOUT)
-    limit = app.conf.task_time_limit
-    if isinstance(visible, int | float) and isinstance(limit, int | float) and limit > visible:
+    visible, limit = _visibility_timeout(app), app.conf.task_time_limit
+    if visible is not None and isinstance(limit, int | float) and limit > visible:
         yield Caution(
             f"task_time_limit ({limit} s) is longer than the broker's visibility timeout ({visible} s): a task that "
             "acknowledges late and runs longer is delivered and run again while it still runs.",
             hint="Raise visibility_timeout in broker_transport_options above the longest run and the longest countdown.",
             id=_id("W004"),
         )
+
+
+def _tombstones_outlast_copies(app: Celery) -> Iterator[CheckMessage]:
+    visible, tombstone = _visibility_timeout(app), options().TOMBSTONE
+    if visible is not None and tombstone <= visible:
+        yield Caution(
+            f"TOMBSTONE ({tombstone:g} s) is not longer than the broker's visibility timeout ({visible:g} s): a message "
+            "that is delivered again after its call was removed may run the call once more.",
+            hint=f"Raise {SETTING}['TOMBSTONE'] well above visibility_timeout in broker_transport_options.",
+            id=_id("W006"),
+        )
+
+
+def _visibility_timeout(app: Celery) -> float | None:
+    """Return after how many seconds the broker delivers an unacknowledged message again; None: by no clock we know."""
+    if not str(app.conf.broker_url or "").startswith(("redis", "rediss", "sentinel", "valkey")):
+        return None
+    visible = (app.conf.broker_transport_options or {}).get("visibility_timeout", _VISIBILITY_TIMEOUT)
+    return visible if isinstance(visible, int | float) else None
 
 
 def _requests_are_not_atomic(app: Celery) -> Iterator[CheckMessage]:
@@ -113,6 +129,7 @@ _CELERY_CHECKS: Final[tuple[Callable[[Celery], Iterator[CheckMessage]], ...]] = 
     _json_only,
     _publishes_are_confirmed,
     _limits_fit_visibility,
+    _tombstones_outlast_copies,
     _requests_are_not_atomic,
 )
 

@@ -35,5 +35,14 @@ def read_clock(connection: BaseDatabaseWrapper) -> datetime:
         return datetime.now(UTC)
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT {function}")
-        instant: datetime = cursor.fetchone()[0]
+        return as_utc(cursor.fetchone()[0])
+
+
+def clock_function(connection: BaseDatabaseWrapper) -> str | None:
+    """Return the SQL of this very moment by the database; None: it has no clock but the host's."""
+    return _BY_VENDOR.get(connection.vendor)
+
+
+def as_utc(instant: datetime) -> datetime:
+    """Return what a database's clock said, in UTC; without a zone it is meant in UTC."""
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)

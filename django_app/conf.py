@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
@@ -13,6 +12,8 @@ from django.core.signals import setting_changed
 
 from lrp_celery.core.errors import ConfigurationError
 from lrp_celery.core.redaction import DEFAULT_REDACT
+from lrp_celery.core.suggest import suggestion
+from lrp_celery.tracking.owned import Timing
 from lrp_celery.tracking.retention import DEFAULT_RETENTION, Retention
 from lrp_celery.tracking.selection import DEFAULT_EXCLUDE
 
@@ -35,8 +36,31 @@ class Options:
     """The alias whose database holds the calls."""
     SILENT_AFTER: float = 86_400
     """Seconds after which an open call that nobody speaks of is shown as silent."""
+    HEARTBEAT: float = 3
+    """Seconds between two signs of life of a worker, and between two renewals of its leases."""
+    LEASE: float = 10
+    """Seconds that a run of a procedure holds its call without renewal."""
+    RESCUE_INTERVAL: float = 2
+    """Seconds between two looks for calls that somebody must look after."""
+    RESEND_AFTER: float = 60
+    """Seconds after which the message of a procedure's call that nobody has claimed is sent again."""
+    SETTLE_WAIT: float = 30
+    """Seconds for which a run tries to write its outcome while the database is away."""
+    GRACE: float = 10
+    """Seconds between a request to end and the interrupt, where the procedure does not say."""
+    PUBLISH_WAIT: float = 1
+    """Seconds that `call` waits for the broker before it leaves the message to the relay."""
+    TOMBSTONE: float = 86_400
+    """Seconds for which the id of a removed call is kept, against late copies of its message."""
+    MAX_PAYLOAD: int = 262_144
+    """Bytes of JSON that arguments or a result may have."""
     REDACT: tuple[str, ...] = DEFAULT_REDACT
     """Patterns of keys and parameters whose values are never shown; case does not count."""
+
+    @property
+    def timing(self) -> Timing:
+        """LEASE, RESEND_AFTER and TOMBSTONE, as stores take them."""
+        return Timing(lease=self.LEASE, resend_after=self.RESEND_AFTER, tombstone=self.TOMBSTONE)
 
     @property
     def retention(self) -> Retention:
@@ -51,13 +75,8 @@ def read(raw: object) -> Options:
     names = [known.name for known in fields(Options)]
     for key in raw:
         if key not in names:
-            raise ConfigurationError(f"{SETTING} has no key {key!r}.{_nearest(str(key), names)}")
+            raise ConfigurationError(f"{SETTING} has no key {key!r}. {suggestion(str(key), names)}")
     return Options(**{key: _KINDS[key](key, value) for key, value in raw.items()})
-
-
-def _nearest(key: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(key.upper(), names, n=1)
-    return f" Did you mean {close[0]!r}?" if close else f" It has {', '.join(names)}."
 
 
 def _patterns(key: str, value: object) -> tuple[str, ...]:
@@ -90,6 +109,12 @@ def _seconds(key: str, value: object) -> float:
     return float(value)
 
 
+def _bytes(key: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise ConfigurationError(f"{SETTING}[{key!r}] is a number of bytes above 0, not {value!r}.")
+    return value
+
+
 def _retention(key: str, value: object) -> Mapping[str, timedelta | None]:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{SETTING}[{key!r}] is a dict of pattern and timedelta, not {value!r}.")
@@ -107,6 +132,11 @@ _KINDS: Final[dict[str, Any]] = {
     "RETENTION": _retention,
     "DATABASE": _alias,
     "SILENT_AFTER": _seconds,
+    **dict.fromkeys(
+        ["HEARTBEAT", "LEASE", "RESCUE_INTERVAL", "RESEND_AFTER", "SETTLE_WAIT", "GRACE", "PUBLISH_WAIT", "TOMBSTONE"],
+        _seconds,
+    ),
+    "MAX_PAYLOAD": _bytes,
     "REDACT": _patterns,
 }
 

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_app.fields import CallIdField
 from django_app.querysets import CallQuerySet
+from lrp_celery.procedures.actions import Deed
 from lrp_celery.tracking.status import OPEN, TERMINAL, CallStatus
 from lrp_celery.tracking.store import MAX_ERROR, MAX_NAME, MAX_SUMMARY
 
@@ -25,6 +26,7 @@ STATUS_LABELS = {
     CallStatus.ABORTED: _("aborted"),
     CallStatus.DISCARDED: _("discarded"),
 }
+DEED_LABELS = {Deed.ABORT: _("abort"), Deed.RERUN: _("rerun"), Deed.REMOVE: _("remove")}
 TERMINAL_VALUES = sorted(status.value for status in TERMINAL)
 OPEN_VALUES = sorted(status.value for status in OPEN)
 FAILED_VALUES = [CallStatus.FAILED.value, CallStatus.PARKED.value]
@@ -79,6 +81,28 @@ class Call(models.Model):
     stop_reason = models.CharField(max_length=20, null=True)
     version = models.PositiveIntegerField(default=0)
 
+    app = models.CharField(_("Celery app"), max_length=MAX_NAME, null=True)
+    owned = models.BooleanField(_("owned"), default=False, help_text=_("A procedure's call."))
+    generation = models.PositiveIntegerField(default=0)
+    idempotent = models.BooleanField(_("idempotent"), default=False)
+    max_attempts = models.PositiveIntegerField(default=1)
+    losses = models.PositiveIntegerField(_("workers lost"), default=0)
+    grace = models.FloatField(default=0)
+    time_to_live = models.FloatField(_("time to live"), null=True)
+    until_removed = models.BooleanField(_("kept until removed"), default=False)
+    keep_result = models.BooleanField(default=True)
+    lease_until = models.DateTimeField(_("lease ends"), null=True)
+    send_at = models.DateTimeField(_("sent again"), null=True)
+    sends = models.PositiveIntegerField(_("times sent again"), default=0)
+    attend_at = models.DateTimeField(null=True)
+    abort_reason = models.CharField(_("abort reason"), max_length=MAX_ERROR, null=True)
+    abort_by = models.CharField(_("aborted by"), max_length=MAX_NAME, null=True)
+    abort_force = models.BooleanField(_("aborted by force"), default=False)
+    removed_at = models.DateTimeField(_("removed"), null=True)
+    remove_when_settled = models.BooleanField(default=False)
+    awaited = models.BooleanField(default=False)
+    lines = models.PositiveIntegerField(default=0)
+
     objects = CallQuerySet.as_manager()
 
     class Meta:
@@ -95,6 +119,9 @@ class Call(models.Model):
                 fields=["status", "terminal_at"], name="lrp_call_ended", condition=Q(terminal_at__isnull=False)
             ),
             models.Index(fields=["root_id"], name="lrp_call_descendants", condition=~Q(root_id=F("call_id"))),
+            models.Index(fields=["app", "attend_at"], name="lrp_call_attend", condition=Q(attend_at__isnull=False)),
+            models.Index(fields=["removed_at"], name="lrp_call_removed", condition=Q(removed_at__isnull=False)),
+            models.Index(fields=["purge_at"], name="lrp_call_purge", condition=Q(purge_at__isnull=False)),
         ]
         constraints = [
             models.CheckConstraint(
@@ -146,3 +173,90 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"{self.call_id} #{self.number}"
+
+
+class Payload(models.Model):
+    """What is kept of an owned call beside its row: its message, what it returned, what it raised; as JSON.
+
+    Text, for a JSON column would refuse some texts and reorder others. Apart from the row,
+    so that no list ever reads it.
+    """
+
+    call = models.OneToOneField(
+        Call, on_delete=models.CASCADE, primary_key=True, related_name="payload", verbose_name=_("call")
+    )
+    message = models.TextField(_("message"), null=True)
+    result = models.TextField(_("result"), null=True)
+    error = models.TextField(_("error"), null=True)
+
+    class Meta:
+        verbose_name = _("payload")
+        verbose_name_plural = _("payloads")
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class LogLine(models.Model):
+    """Something that an owned call has logged, in its own words."""
+
+    call = models.ForeignKey(Call, on_delete=models.CASCADE, related_name="log", db_index=False, verbose_name=_("call"))
+    number = models.PositiveIntegerField(_("line"))
+    at = models.DateTimeField(_("time"))
+    text = models.CharField(_("text"), max_length=MAX_SUMMARY)
+
+    class Meta:
+        verbose_name = _("log line")
+        verbose_name_plural = _("log lines")
+        default_permissions = ("view",)
+        ordering = ("number",)
+        constraints = [models.UniqueConstraint(fields=["call", "number"], name="lrp_logline_number")]
+
+    def __str__(self) -> str:
+        return str(self.text)
+
+
+class Worker(models.Model):
+    """A worker that looks after owned calls, and when it was last heard of."""
+
+    boot_id = models.CharField(max_length=64, primary_key=True)
+    name = models.CharField(_("worker"), max_length=MAX_NAME)
+    host = models.CharField(_("host"), max_length=MAX_NAME)
+    pid = models.BigIntegerField(_("process"))
+    pool = models.CharField(_("pool"), max_length=MAX_NAME)
+    started_at = models.DateTimeField(_("started"))
+    seen_at = models.DateTimeField(_("last seen"))
+
+    class Meta:
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
+        default_permissions = ("view",)
+        ordering = ("-seen_at",)
+
+    def __str__(self) -> str:
+        return str(self.name)
+
+
+class ActionLog(models.Model):
+    """What somebody did to a call. It outlives the call, so that it names the call instead of pointing to it."""
+
+    at = models.DateTimeField(_("when"))
+    by = models.CharField(_("by"), max_length=MAX_NAME, null=True, help_text=_("Empty: the code did not say."))
+    deed = models.CharField(_("action"), max_length=16, choices=[(d.value, DEED_LABELS[d]) for d in Deed])
+    call_id = CallIdField(_("call id"))
+    reason = models.CharField(_("reason"), max_length=MAX_ERROR, null=True)
+    outcome = models.CharField(_("outcome"), max_length=MAX_NAME)
+
+    class Meta:
+        verbose_name = _("action")
+        verbose_name_plural = _("actions")
+        default_permissions = ("view",)
+        ordering = ("-at", "-id")
+        indexes = [
+            models.Index(fields=["-at"], name="lrp_action_at"),
+            models.Index(fields=["call_id", "-at"], name="lrp_action_call"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.deed} {self.call_id}"

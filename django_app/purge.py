@@ -3,11 +3,16 @@
 Calls go in small chunks by primary key, each in a transaction of its own, with a pause
 between, until the time budget is spent; the next run goes on from there. Only terminal
 rows, strictly older than their retention. Purges that run at once take different rows.
+
+An owned call whose time to live is over is emptied: its row stays as a tombstone, against
+late copies of its message, and goes `TOMBSTONE` later, like that of a call that was removed.
+A call that is kept until it is removed stays.
 """
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,14 +20,16 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.db import connections, transaction
-from django.db.models import QuerySet
+from django.db.models import F, Model, Q, QuerySet
 
 from django_app.clock import read_clock
 from django_app.conf import options
-from django_app.models import Attempt, Call
+from django_app.models import Attempt, Call, LogLine, Payload, Worker
 from django_app.querysets import CallQuerySet
 from lrp_celery.core.clock import require_aware
 from lrp_celery.core.errors import ConfigurationError
+from lrp_celery.tracking.callstore import REMEMBERED
+from lrp_celery.tracking.owned import BLANKED
 from lrp_celery.tracking.status import TERMINAL
 
 CHUNK: Final = 500
@@ -30,14 +37,27 @@ BUDGET: Final = timedelta(minutes=5)
 PAUSE: Final = timedelta(milliseconds=20)
 
 _Ids = QuerySet[Any, Any]
+_Deed = Callable[[list[str], str], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purged:
-    """What a purge did: `calls` deleted (or, on a dry run, that would be), and whether it got through with all."""
+    """What a purge did (or, on a dry run, would do), and whether it got through with all."""
 
     calls: int
+    """Calls deleted."""
+    emptied: int = 0
+    """Calls whose time to live is over, of which only a tombstone was left."""
     complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Duty:
+    """What is done to some of the calls: those that have waited longest by `oldest` come first."""
+
+    calls: CallQuerySet
+    oldest: str
+    do: _Deed
 
 
 def purge(
@@ -52,30 +72,39 @@ def purge(
     """Delete calls that ended longer ago than the setting RETENTION keeps them.
 
     `older_than` (an age or an aware instant) replaces RETENTION: every terminal call that
-    ended strictly before it goes, parked ones too. `dry_run` only counts. `chunk` is the
-    number of calls per transaction, `budget` how long to go on, `pause` the rest between
-    chunks. Never deletes an open call. Not promised: that all is gone when it returns;
-    `complete` tells. Raises `ConfigurationError` for a naive or future `older_than`.
+    ended strictly before it goes, parked ones too, but not one with a time to live of its own,
+    or that is kept until it is removed. `dry_run` only counts. `chunk` is the number of calls
+    per transaction, `budget` how long to go on, `pause` the rest between chunks. Never deletes
+    an open call. Forgets workers, too, that have not been heard of for a day. Not promised: that
+    all is gone when it returns; `complete` tells. Raises `ConfigurationError` for a naive or
+    future `older_than`.
     """
     alias = using or options().DATABASE
     now = read_clock(connections[alias])
     due = _all_due(_threshold(older_than, now), alias) if older_than is not None else _due(now, alias)
+    done: Counter[_Deed] = Counter()
     if dry_run:
-        return Purged(calls=sum(queryset.count() for queryset in due), complete=True)
+        for duty in (*_outlived(now, alias), *due):
+            done[duty.do] += duty.calls.count()
+        return Purged(calls=done[_delete], emptied=done[_empty], complete=True)
     deadline = time.monotonic() + budget.total_seconds()
-    deleted = 0
-    for queryset in due:
-        for count in _chunks(queryset, alias, chunk):
-            deleted += count
+    _forget_workers(now, alias)
+    for duty in (*_outlived(now, alias), *due):
+        for count in _chunks(duty, alias, chunk):
+            done[duty.do] += count
             if time.monotonic() >= deadline:
-                return Purged(calls=deleted, complete=False)
+                return Purged(calls=done[_delete], emptied=done[_empty], complete=False)
             time.sleep(pause.total_seconds())
-    return Purged(calls=deleted, complete=True)
+    return Purged(calls=done[_delete], emptied=done[_empty], complete=True)
 
 
 def purge_older_than(threshold: datetime, *, using: str) -> int:
     """Delete every call that ended strictly before `threshold`, however long it takes; return how many (TRK-19)."""
-    return sum(sum(_chunks(queryset, using, CHUNK)) for queryset in _all_due(threshold, using))
+    now = read_clock(connections[using])
+    _forget_workers(now, using)
+    duties = (*_outlived(now, using), *_all_due(threshold, using))
+    counts = [(duty.do, sum(_chunks(duty, using, CHUNK))) for duty in duties]
+    return sum(count for do, count in counts if do is _delete)
 
 
 def _threshold(older_than: timedelta | datetime, now: datetime) -> datetime:
@@ -85,16 +114,14 @@ def _threshold(older_than: timedelta | datetime, now: datetime) -> datetime:
     return threshold
 
 
-def _all_due(threshold: datetime, alias: str) -> Iterator[CallQuerySet]:
+def _all_due(threshold: datetime, alias: str) -> Iterator[_Duty]:
     for status in sorted(TERMINAL):
-        yield Call.objects.using(alias).filter(status=status, terminal_at__lt=threshold)
+        yield _by_retention(Call.objects.using(alias).filter(status=status, terminal_at__lt=threshold))
 
 
-def _due(now: datetime, alias: str) -> Iterator[CallQuerySet]:
-    """Yield what may go by the setting, and what has outlived a time to live of its own."""
-    retention = options().retention
-    calls = Call.objects.using(alias)
-    yield calls.terminal().filter(purge_at__lt=now)
+def _due(now: datetime, alias: str) -> Iterator[_Duty]:
+    """Yield what may go by the setting."""
+    retention, tombstone = options().retention, timedelta(seconds=options().TOMBSTONE)
     names = list(task_names(alias))
     for status in sorted(TERMINAL):
         kept: dict[timedelta | None, list[str]] = {}
@@ -102,8 +129,28 @@ def _due(now: datetime, alias: str) -> Iterator[CallQuerySet]:
             kept.setdefault(retention.keep(name, status), []).append(name)
         for keep, tasks in kept.items():
             if keep is not None:
-                ended = calls.filter(status=status, terminal_at__lt=now - keep, purge_at__isnull=True)
-                yield ended if len(kept) == 1 else ended.for_task(*tasks)
+                ended = Call.objects.using(alias).filter(status=status, terminal_at__lt=now - keep)
+                if keep < tombstone:
+                    # Copies of its message may still be about, which must find that it has ended.
+                    ended = ended.filter(Q(owned=False) | Q(terminal_at__lt=now - tombstone))
+                yield _by_retention(ended if len(kept) == 1 else ended.for_task(*tasks))
+
+
+def _by_retention(ended: CallQuerySet) -> _Duty:
+    """Leave what other promises keep, or end."""
+    free = ended.filter(removed_at__isnull=True, purge_at__isnull=True, until_removed=False)
+    return _Duty(free, "terminal_at", _delete)
+
+
+def _outlived(now: datetime, alias: str) -> Iterator[_Duty]:
+    """Yield tombstones that have served their time, and calls whose own time to live is over."""
+    served = now - timedelta(seconds=options().TOMBSTONE)
+    calls = Call.objects.using(alias)
+    yield _Duty(calls.filter(removed_at__lt=served), "removed_at", _delete)
+    expired = calls.terminal().filter(removed_at__isnull=True)
+    yield _Duty(expired.filter(purge_at__lte=now, owned=False), "purge_at", _delete)
+    yield _Duty(expired.filter(purge_at__lt=served, owned=True), "purge_at", _delete)
+    yield _Duty(expired.filter(purge_at__lte=now, purge_at__gte=served, owned=True), "purge_at", _empty)
 
 
 def task_names(alias: str) -> Iterator[str]:
@@ -118,40 +165,66 @@ def task_names(alias: str) -> Iterator[str]:
         last = name
 
 
-def _chunks(queryset: CallQuerySet, alias: str, chunk: int) -> Iterator[int]:
-    """Delete `queryset` chunk by chunk; yield how many each took."""
-    wanted = queryset.order_by("terminal_at").values_list("pk", flat=True)
+def _chunks(duty: _Duty, alias: str, chunk: int) -> Iterator[int]:
+    """Do the duty chunk by chunk; yield how many calls each took."""
+    wanted = duty.calls.order_by(duty.oldest).values_list("pk", flat=True)
     while True:
         with _claiming(alias) as claim:
             ids = list(claim(wanted)[:chunk])
-            deleted = _delete(ids, alias)
+            done = duty.do(ids, alias) if ids else 0
         if not ids:
             return
-        yield deleted
+        yield done
 
 
 @contextmanager
 def _claiming(alias: str) -> Iterator[Callable[[_Ids], _Ids]]:
-    """Let a purge have its rows for itself, where the database can; others take different ones meanwhile."""
-    if connections[alias].features.has_select_for_update_skip_locked:
-        with transaction.atomic(using=alias):
-            yield lambda wanted: wanted.select_for_update(skip_locked=True)
-    else:
-        # On SQLite a transaction that has read may not write any more once somebody else has.
-        yield lambda wanted: wanted
+    """Let a purge have its rows for itself: the id of a tombstone may be given to a new call at any moment."""
+    features = connections[alias].features
+    with transaction.atomic(using=alias):
+        if features.has_select_for_update:
+            # Others take different ones meanwhile, where the database can pass over rows.
+            yield lambda wanted: wanted.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+        else:
+            # SQLite has one writer, and a transaction that has read may not become it once there was another.
+            Call.objects.using(alias).filter(pk="").update(version=0)
+            yield lambda wanted: wanted
 
 
 def _delete(ids: list[str], alias: str) -> int:
-    if not ids:
-        return 0
-    with transaction.atomic(using=alias):
-        Attempt.objects.using(alias).filter(call_id__in=ids)._raw_delete(alias)
-        return _delete_calls(ids, alias)
+    _delete_beside(ids, alias)
+    return _delete_rows(Call, ids, alias)
 
 
-def _delete_calls(ids: list[str], alias: str) -> int:
-    calls = Call.objects.using(alias)
-    if connections[alias].vendor != "mysql":
-        return int(calls.filter(pk__in=ids)._raw_delete(alias))
+def _empty(ids: list[str], alias: str) -> int:
+    """Leave tombstones, from the moment on at which the time to live was over; as `owned.expire` does."""
+    _delete_beside(ids, alias)
+    blank = dict.fromkeys(BLANKED)
+    # MySQL sets one column after the other: `removed_at` before what it is taken from.
+    return sum(
+        Call.objects.using(alias)
+        .filter(pk__in=part)
+        .update(removed_at=F("purge_at"), purge_at=None, version=F("version") + 1, **blank)
+        for part in _parts(ids, alias)
+    )
+
+
+def _delete_beside(ids: list[str], alias: str) -> None:
+    """Delete what hangs on the calls: the database would refuse to delete them before."""
+    for beside in (Attempt, LogLine):
+        beside._default_manager.using(alias).filter(call_id__in=ids)._raw_delete(alias)
+    _delete_rows(Payload, ids, alias)
+
+
+def _delete_rows(model: type[Model], ids: list[str], alias: str) -> int:
+    rows = model._default_manager.using(alias)
+    return sum(int(rows.filter(pk__in=part)._raw_delete(alias)) for part in _parts(ids, alias))
+
+
+def _parts(ids: list[str], alias: str) -> list[list[str]]:
     # Given many keys MySQL may choose to read the whole table, and so wait for rows that others have locked.
-    return sum(int(calls.filter(pk=call_id)._raw_delete(alias)) for call_id in ids)
+    return [[call_id] for call_id in ids] if connections[alias].vendor == "mysql" else [ids]
+
+
+def _forget_workers(now: datetime, alias: str) -> None:
+    Worker.objects.using(alias).filter(seen_at__lt=now - REMEMBERED).delete()

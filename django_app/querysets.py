@@ -10,6 +10,7 @@ from django.db.models import Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from django_app.clock import DatabaseNow
 from django_app.conf import options
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 class CallQuerySet(models.QuerySet["Call"]):
     """Calls by what became of them."""
+
+    def visible(self) -> CallQuerySet:
+        """Calls that readers see, as of now by the database's clock: not removed, nor past their own time to live."""
+        lives = Q(purge_at__isnull=True) | Q(purge_at__gt=DatabaseNow()) | Q(terminal_at__isnull=True)
+        return self.filter(lives, removed_at__isnull=True)
 
     def open(self) -> CallQuerySet:
         """Calls that have not ended."""

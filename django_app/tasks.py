@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from celery import shared_task
+from celery import current_app, shared_task
 
 from django_app import purge as purging
+from lrp_celery.procedures import rounds
+from lrp_celery.procedures.runtime import runtime_of
 
 
 @shared_task(name="lrp_celery.purge", ignore_result=True)
 def purge() -> int:
     """Delete calls that have been kept long enough by the setting RETENTION; return how many."""
     return purging.purge().calls
+
+
+@shared_task(name="lrp_celery.relay", ignore_result=True)
+def relay() -> int:
+    """Send the messages of procedures' calls that did not get out, and end what no run holds and is overdue.
+
+    Every worker's side process does so, too. Returns how many messages were sent.
+    """
+    return rounds.look_after(current_app, runtime_of(current_app)).sent
+
+
+@shared_task(name="lrp_celery.rescue", ignore_result=True)
+def rescue() -> int:
+    """Do what is due for all procedures' calls, also those whose worker is gone; return for how many.
+
+    Every worker's side process does so, too. It takes LEASE seconds, in which it mostly sleeps.
+    """
+    return rounds.rescue(current_app, runtime_of(current_app)).calls

@@ -6,15 +6,17 @@ import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from django.db import connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.conf import Options, options
+from django_app.procedures import DjangoRuntime
 from django_app.stores import DjangoTrackingStore
-from django_app.stores.sessions import CallerSession, OwnSession, under_test
+from django_app.stores.sessions import CallerSession, own_session
+from django_app.surroundings import is_callers_only, under_test
 from lrp_celery.core.redaction import Redactor
+from lrp_celery.procedures import runtime, workers
 from lrp_celery.tracking import signals
 from lrp_celery.tracking.recorder import Pause, losses
 from lrp_celery.tracking.reports import Report
@@ -25,26 +27,28 @@ from lrp_celery.tracking.tracking import Tracking, install
 def connect() -> None:
     """Track every Celery app of this process that has no tracking of its own."""
     install(current_tracking)
+    runtime.install(current_runtime)
     signals.connect()
+    workers.connect()
 
 
 def current_tracking() -> Tracking:
     """Return what the settings of this moment say; `ConfigurationError` if they are wrong."""
-    return _tracking(options())
+    return _built_of(options())[0]
 
 
-@lru_cache(maxsize=8)
-def _own_session(alias: str) -> OwnSession:
-    return OwnSession(alias)
+def current_runtime() -> DjangoRuntime:
+    """Return what procedures stand on by the settings of this moment; `ConfigurationError` if they are wrong."""
+    return _built_of(options())[1]
 
 
-_built: tuple[Options, Tracking] | None = None
+_built: tuple[Options, tuple[Tracking, DjangoRuntime]] | None = None
 
 
-def _tracking(chosen: Options) -> Tracking:
+def _built_of(chosen: Options) -> tuple[Tracking, DjangoRuntime]:
     global _built  # noqa: PLW0603 - built once for each reading of the settings
     if _built is None or _built[0] is not chosen:
-        _built = chosen, _build(chosen)
+        _built = chosen, (_build(chosen), DjangoRuntime(chosen))
     return _built[1]
 
 
@@ -72,13 +76,13 @@ class RoutingRecorder:
     def __init__(self, alias: str) -> None:
         self._alias = alias
         self._callers = DjangoTrackingStore(session=CallerSession(alias))
-        self._own = DjangoTrackingStore(session=_own_session(alias))
+        self._own = DjangoTrackingStore(session=own_session(alias))
         self._callers_pause, self._own_pause = Pause(), Pause()
 
     def record(self, report: Report, *, inline: bool = False) -> None:
         """Bring the report to its row."""
         lent = connections[self._alias]
-        is_callers = inline or _is_test_case(lent) or _is_in_memory(lent)
+        is_callers = inline or is_callers_only(lent)
         if _in_event_loop():
             self._record_from_loop(report, is_callers=is_callers)
         elif is_callers:
@@ -104,15 +108,6 @@ class RoutingRecorder:
 
     def _write(self, report: Report) -> None:
         self._own_pause.write(self._own, report)
-
-
-def _is_test_case(connection: BaseDatabaseWrapper) -> bool:
-    return any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
-
-
-def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
-    ask: Any = getattr(connection, "is_in_memory_db", None)
-    return ask is not None and bool(ask())
 
 
 def _in_event_loop() -> bool:

@@ -1,4 +1,4 @@
-"""Tracking for one Celery app, without Django."""
+"""Tracking and procedures for one Celery app, without Django."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from celery import Celery
 
 from lrp_celery.core.redaction import DEFAULT_REDACT, Redactor
+from lrp_celery.procedures import runtime, workers
+from lrp_celery.procedures.runtime import Limits, PlainRuntime
 from lrp_celery.tracking import signals
+from lrp_celery.tracking.callstore import CallStore
 from lrp_celery.tracking.recorder import SyncRecorder
 from lrp_celery.tracking.selection import DEFAULT_EXCLUDE, Selection
-from lrp_celery.tracking.store import ReportStore
 from lrp_celery.tracking.tracking import Tracking, install, uninstall
 
 
@@ -25,7 +27,7 @@ class LrpCelery:
     def __init__(
         self,
         app: Celery,
-        store: ReportStore,
+        store: CallStore,
         *,
         track: Sequence[str] = ("*",),
         exclude: Sequence[str] = DEFAULT_EXCLUDE,
@@ -40,8 +42,12 @@ class LrpCelery:
             redactor=Redactor(redact),
         )
         install(lambda: tracking, app)
+        standing = PlainRuntime(own=store, limits=Limits(), redactor=tracking.redactor)
+        runtime.install(lambda: standing, app)
         signals.connect()
+        workers.connect()
 
     def close(self) -> None:
         """Stop tracking the app."""
         uninstall(self.app)
+        runtime.uninstall(self.app)

@@ -137,8 +137,8 @@ class CallAdmin(CallModelAdmin):
     # --- the list
 
     def get_queryset(self, request: HttpRequest) -> CallQuerySet:
-        """Return all calls, from the database that the setting DATABASE names."""
-        calls = Call.objects.using(options().DATABASE)
+        """Return all calls that are to be seen, from the database that the setting DATABASE names."""
+        calls = Call.objects.using(options().DATABASE).visible()
         return calls.order_by(*self.get_ordering(request))
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
@@ -243,7 +243,7 @@ class CallAdmin(CallModelAdmin):
             "opts": self.opts,
             "original": call,
             "media": self.media,
-            "detail": detail_of(call, timezone.now(), self.get_queryset(request)),
+            "detail": detail_of(call, timezone.now(), self.get_queryset(request), shows_payload=self._shows(request)),
             **(extra_context or {}),
         }
         request.current_app = self.admin_site.name
@@ -252,6 +252,10 @@ class CallAdmin(CallModelAdmin):
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Call | None:
         """Return the call, or None; PostgreSQL would refuse to be asked for an id with NUL."""
         return None if "\x00" in object_id else super().get_object(request, object_id, from_field)
+
+    def _shows(self, request: HttpRequest) -> bool:
+        """Whether what procedures returned or raised may be seen: unlike the rest of the page, nothing redacts it."""
+        return request.user.has_perm("lrp_celery.view_payload")
 
     def _unknown(self, request: HttpRequest, call_id: str) -> HttpResponse:
         text = _("There is no call “%(call_id)s”. It may have been purged.") % {"call_id": call_id}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from django.db.models import F
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -16,9 +18,11 @@ from django_app.admin.conditions import Flag, flags_of, run_time_of, wait_of
 from django_app.admin.display import NOTHING, PREVIEW, badge, duration, error_line, exact, moment, short_id, short_task
 from django_app.admin.history import Run, runs_of, spans_of
 from django_app.admin.sentence import sentence
-from django_app.models import Attempt, Call
+from django_app.models import Attempt, Call, LogLine, Payload
 from django_app.querysets import CallQuerySet
 from django_app.timeline import Timeline, lay_out
+from lrp_celery.core.text import clean
+from lrp_celery.tracking.snapshot import Progress
 
 #: Attempts shown, the newest.
 MOST_ATTEMPTS: Final = 50
@@ -27,6 +31,10 @@ MOST_RELATIVES: Final = 200
 MOST_CHILDREN: Final = 20
 #: Earlier calls of the same task.
 MOST_EARLIER: Final = 10
+#: Lines of its log, the newest.
+MOST_LINES: Final = 100
+#: Characters of a result, or of what is kept of an error.
+MOST_PAYLOAD: Final = 20_000
 
 _BRIEF: Final = (
     "call_id",
@@ -98,6 +106,26 @@ class Lineage:
     """Whether the tree has more calls than were read."""
 
 
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What a procedure's call has logged: (time, text), the newest last."""
+
+    lines: Sequence[tuple[str, str]]
+    earlier: int
+    """How many lines before these are not shown."""
+    later: int
+    """How many lines after these were not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a procedure's call returned or raised, as JSON to be read by a person."""
+
+    title: str
+    text: str
+    is_cut: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
     """The page of one call."""
@@ -113,6 +141,8 @@ class Detail:
     lineage: Lineage
     earlier: Sequence[Relative]
     flags: Sequence[Flag] = field(default_factory=list)
+    kept: Sequence[Kept] = ()
+    log: Log | None = None
 
     @property
     def first(self) -> str:
@@ -132,8 +162,11 @@ class Detail:
         return duration(self.timeline.length) if self.timeline else ""
 
 
-def detail_of(call: Call, now: datetime, calls: CallQuerySet) -> Detail:
-    """Return what the page of `call` shows; `calls` are those that may be linked to."""
+def detail_of(call: Call, now: datetime, calls: CallQuerySet, *, shows_payload: bool = False) -> Detail:
+    """Return what the page of `call` shows; `calls` are those that may be linked to.
+
+    `shows_payload`: also what a procedure returned or raised, which nothing has redacted.
+    """
     attempts = list(Attempt.objects.using(calls.db).filter(call_id=call.pk).order_by("-number")[: MOST_ATTEMPTS + 1])
     runs = runs_of(call, attempts[:MOST_ATTEMPTS])
     return Detail(
@@ -145,13 +178,25 @@ def detail_of(call: Call, now: datetime, calls: CallQuerySet) -> Detail:
         timeline=lay_out(spans_of(call, runs, now)),
         runs=runs[::-1],
         hidden_runs=max(0, call.runs - len(runs)) if len(attempts) > MOST_ATTEMPTS else 0,
-        sections=[_times(call, now), _place(call), _origin(call)],
+        sections=[*_sections(call, now)],
         lineage=_lineage(call, now, calls),
         earlier=_earlier(call, now, calls),
+        kept=_kept(call, calls.db) if shows_payload and call.owned else (),
+        log=_log(call, calls.db),
     )
 
 
 # --- the summary
+
+
+def _sections(call: Call, now: datetime) -> Iterator[Section]:
+    yield _times(call, now)
+    yield _place(call)
+    yield _origin(call)
+    if call.abort_requested_at is not None:
+        yield _abort(call, now)
+    if call.owned:
+        yield _procedure(call)
 
 
 def _times(call: Call, now: datetime) -> Section:
@@ -167,7 +212,6 @@ def _times(call: Call, now: datetime) -> Section:
         (_("Due"), call.due_at),
         (_("Must start before"), call.expires_at),
         (_("Deadline"), call.deadline_at),
-        (_("Abort requested"), call.abort_requested_at),
         (_("Purged after"), call.purge_at),
     ]
     facts.extend(_time(label, instant, now) for label, instant in optional if instant is not None)
@@ -205,6 +249,71 @@ def _origin(call: Call) -> Section:
     if call.owner:
         facts.append(Fact(_("Owner"), call.owner))
     return Section(_("Who asked for it"), facts)
+
+
+def _abort(call: Call, now: datetime) -> Section:
+    facts = [
+        _time(_("Requested"), call.abort_requested_at, now),
+        Fact(_("By"), call.abort_by),
+        Fact(_("Reason"), call.abort_reason),
+    ]
+    return Section(_("Abort requested"), facts)
+
+
+def _procedure(call: Call) -> Section:
+    lost = _("%(lost)s of %(most)s") % {"lost": call.losses, "most": call.max_attempts}
+    facts = [
+        Fact(_("Progress"), _progress(call.progress)),
+        Fact(
+            _("Idempotent"), _("yes") if call.idempotent else _("no"), _("Whether it runs again when a worker is lost.")
+        ),
+        Fact(_("Workers lost"), lost if call.idempotent else str(call.losses)),
+        Fact(_("Sent again"), str(call.sends), _("How often its message was sent again.")),
+    ]
+    return Section(_("Procedure"), facts)
+
+
+def _progress(said: str | None) -> str | None:
+    progress = Progress.from_json(said)
+    if progress is None:
+        return None
+    done = _number(progress.done)
+    if progress.total is not None:
+        done = _("%(done)s of %(total)s") % {"done": done, "total": _number(progress.total)}
+    return f"{done}: {progress.text}" if progress.text else done
+
+
+def _number(value: float) -> str:
+    return number_format(round(value, 2))
+
+
+# --- what it said and left
+
+
+def _log(call: Call, alias: str) -> Log | None:
+    newest = LogLine.objects.using(alias).filter(call_id=call.pk).order_by("-number")[:MOST_LINES]
+    lines = list(newest)[::-1] if call.lines else []
+    if not lines:
+        return None
+    said = [(exact(line.at), line.text) for line in lines]
+    return Log(said, earlier=lines[0].number - 1, later=max(0, call.lines - lines[-1].number))
+
+
+def _kept(call: Call, alias: str) -> list[Kept]:
+    payload = Payload.objects.using(alias).defer("message").filter(pk=call.pk).first()
+    if payload is None:
+        return []
+    kept = ((_("Result"), payload.result), (_("What get_result raises"), payload.error))
+    return [_readable(title, text) for title, text in kept if text is not None]
+
+
+def _readable(title: str, text: str) -> Kept:
+    try:
+        tree = json.loads(text)
+        text = json.dumps(tree, indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        pass
+    return Kept(title, clean(text, MOST_PAYLOAD), is_cut=len(text) > MOST_PAYLOAD)
 
 
 # --- other calls

@@ -22,7 +22,7 @@ def find(calls: CallQuerySet, term: str) -> CallQuerySet:
     term = term.strip()
     if not term:
         return calls
-    everywhere = calls.model.objects.using(calls.db)
+    everywhere = calls.model.objects.using(calls.db).visible()
     if everywhere.filter(pk=term).exists():
         return calls.filter(pk=term)
     meant = Q()

@@ -1,5 +1,6 @@
 """Stores on Django's databases."""
 
+from django_app.stores.items import DjangoStore
 from django_app.stores.tracking import DjangoTrackingStore
 
-__all__ = ["DjangoTrackingStore"]
+__all__ = ["DjangoStore", "DjangoTrackingStore"]

@@ -9,53 +9,32 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Final
 
-from django.db import IntegrityError, models
+from django.db import Error, models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import sql
-from django.db.models.constants import OnConflict
 
-from django_app.models import Attempt, Call
+from django_app.models import Attempt, Call, LogLine, Payload, Worker
+from django_app.stores.tables import Table
 from lrp_celery.tracking.record import AttemptOutcome, AttemptRecord, CallRecord
 from lrp_celery.tracking.snapshot import Progress
 from lrp_celery.tracking.status import CallStatus, Reason
 
 CALL_COLUMNS: Final = tuple(field.name for field in fields(CallRecord))
 ATTEMPT_COLUMNS: Final = tuple(field.name for field in fields(AttemptRecord))
-_MYSQL_DUPLICATE: Final = 1062
+#: A snapshot that is out of date, a deadlock: as PostgreSQL and as MySQL call them.
+_CONFLICTS: Final = frozenset({"40001", "40P01", 1020, 1213})
+
+
+calls: Final = Table(Call)
+attempts: Final = Table(Attempt)
+payloads: Final = Table(Payload)
+log_lines: Final = Table(LogLine)
+workers: Final = Table(Worker)
 
 
 def select(connection: BaseDatabaseWrapper, queryset: models.QuerySet[Any, Any]) -> list[tuple[Any, ...]]:
     """Run a `values_list` queryset on `connection`."""
     compiler = queryset.query.get_compiler(connection=connection)
     return [tuple(row) for row in compiler.results_iter(tuple_expected=True)]
-
-
-def insert(connection: BaseDatabaseWrapper, row: models.Model) -> bool:
-    """Insert a row unless its key exists; return whether it was inserted."""
-    mysql = connection.vendor == "mysql"
-    # IGNORE would hide every other fault of the row too on MySQL, so there the duplicate is caught.
-    query = sql.InsertQuery(type(row), on_conflict=None if mysql else OnConflict.IGNORE)
-    concrete = [field for field in row._meta.concrete_fields if not isinstance(field, models.AutoField)]
-    query.insert_values(concrete, [row])
-    ((statement, params),) = query.get_compiler(connection=connection).as_sql()
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, params)
-            return bool(cursor.rowcount == 1)
-    except IntegrityError as error:
-        if mysql and _code(error) == _MYSQL_DUPLICATE:
-            return False
-        raise
-
-
-def update(connection: BaseDatabaseWrapper, queryset: models.QuerySet[Any, Any], values: dict[str, Any]) -> int:
-    """Update the rows of `queryset`; return how many there were."""
-    query: Any = queryset.query.chain(sql.UpdateQuery)
-    query.add_update_values(values)
-    statement, params = query.get_compiler(connection=connection).as_sql()
-    with connection.cursor() as cursor:
-        cursor.execute(statement, params)
-        return int(cursor.rowcount)
 
 
 def call_record(values: tuple[Any, ...]) -> CallRecord:
@@ -88,20 +67,15 @@ def attempt_values(attempt: AttemptRecord) -> dict[str, Any]:
     return {name: getattr(attempt, name) for name in ATTEMPT_COLUMNS}
 
 
-def new_call(values: dict[str, Any]) -> Call:
-    """Return an unsaved `Call` of `values`."""
-    return Call(**values)
-
-
-def new_attempt(call_id: str, values: dict[str, Any]) -> Attempt:
-    """Return an unsaved `Attempt` of `values`."""
-    return Attempt(call_id=call_id, **values)
+def is_conflict(error: Error) -> bool:
+    """Whether the database refused a write only because another transaction was faster."""
+    return bool({_code(error), getattr(error.__cause__, "sqlstate", None)} & _CONFLICTS)
 
 
 def _or_none(kind: Any, value: Any) -> Any:
     return None if value is None else kind(value)
 
 
-def _code(error: IntegrityError) -> object:
+def _code(error: Error) -> object:
     cause = error.__cause__
     return cause.args[0] if cause is not None and cause.args else None

@@ -12,11 +12,13 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
-from django.core import mail
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_app.surroundings import under_test
 
 
 class Session(Protocol):
@@ -141,9 +143,7 @@ class OwnSession:
             lent.close()
 
     def _open(self) -> BaseDatabaseWrapper:
-        lent = connections[self.alias]
-        wrapper: BaseDatabaseWrapper = type(lent)(_bounded(lent), alias=self.alias)
-        wrapper.inc_thread_sharing()
+        wrapper = open_connection(self.alias)
         for statement in _bounds(wrapper):
             with wrapper.cursor() as cursor:
                 cursor.execute(statement)
@@ -153,9 +153,18 @@ class OwnSession:
         self._mine = threading.local()
 
 
-def under_test() -> bool:
-    """Whether Django's test environment is set up in this process."""
-    return hasattr(mail, "outbox")
+@lru_cache(maxsize=8)
+def own_session(alias: str) -> OwnSession:
+    """Return the one session of our own for a database, which all stores on it share."""
+    return OwnSession(alias)
+
+
+def open_connection(alias: str) -> BaseDatabaseWrapper:
+    """Return a new connection to the database of `alias`, which Django does not know of, in autocommit."""
+    lent = connections[alias]
+    wrapper: BaseDatabaseWrapper = type(lent)(_bounded(lent), alias=alias)
+    wrapper.inc_thread_sharing()
+    return wrapper
 
 
 class _Lent:
@@ -192,6 +201,8 @@ def _bounded(lent: BaseDatabaseWrapper) -> dict[str, Any]:
     options = settings["OPTIONS"]
     if lent.vendor == "postgresql":
         options.pop("pool", None)
+        # Each write is one decision on what is there now; a stricter level would refuse some of them.
+        options.pop("isolation_level", None)
         options.setdefault("connect_timeout", OwnSession.CONNECT_TIMEOUT)
         options.setdefault("tcp_user_timeout", OwnSession.ANSWER_TIMEOUT * 1000)
     elif lent.vendor == "mysql":

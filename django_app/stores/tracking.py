@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import Error, InterfaceError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Q, QuerySet
 
-from django_app.clock import DatabaseNow, read_clock
+from django_app import models
+from django_app.clock import DatabaseNow, as_utc, clock_function, read_clock
 from django_app.conf import options
-from django_app.models import Attempt, Call
+from django_app.models import Attempt, Call, Payload, Worker
 from django_app.purge import purge_older_than
-from django_app.stores import rows
+from django_app.stores import at_once, renewal, rows
+from django_app.stores.news import Listener, announce, is_able
 from django_app.stores.sessions import CallerSession, Session
 from lrp_celery.core.errors import StoreError, StoreUnavailable
 from lrp_celery.core.text import clean
-from lrp_celery.tracking.record import AttemptRecord, CallRecord
+from lrp_celery.tracking import callstore, owned
+from lrp_celery.tracking.callstore import OwningStore, WorkerFacts
+from lrp_celery.tracking.news import Watch
+from lrp_celery.tracking.owned import Timing
+from lrp_celery.tracking.record import AttemptRecord, CallRecord, LogLine
 from lrp_celery.tracking.reports import CallFacts, Enqueued
 from lrp_celery.tracking.snapshot import CallSnapshot
 from lrp_celery.tracking.steps import Merged, new_record
-from lrp_celery.tracking.store import Found, MergingStore, require_threshold
+from lrp_celery.tracking.store import Found, require_threshold
 
 P = ParamSpec("P")
 T = TypeVar("T")
 _LATER: Final = datetime.max.replace(tzinfo=UTC)
 
 
-class DjangoTrackingStore(MergingStore):
-    """A `TrackingStore` in the tables of this app.
+class DjangoTrackingStore(OwningStore):
+    """A `TrackingStore` and `CallStore` in the tables of this app.
 
     `using` names the database (default: the setting DATABASE). Writes go through Django's
     own connection, so they belong to the caller's transaction where there is one; what the
@@ -39,13 +48,20 @@ class DjangoTrackingStore(MergingStore):
     runs of their own, where there are any, are written with it or not at all.
     """
 
-    def __init__(self, using: str | None = None, *, session: Session | None = None) -> None:
+    def __init__(
+        self, using: str | None = None, *, session: Session | None = None, timing: Timing | None = None
+    ) -> None:
+        super().__init__(timing or options().timing)
         self._session = session or CallerSession(using or options().DATABASE)
+        self._listener = Listener(self._session.alias, self.newsroom)
 
     def get_status(self, call_id: str) -> CallSnapshot | None:
         """Return the call as it stands, with the moment its retention ends, or None."""
-        snapshot = super().get_status(call_id)
-        if snapshot is None or snapshot.terminal_at is None or snapshot.purge_at is not None:
+        record = self.look(call_id)
+        snapshot = None if record is None else record.snapshot()
+        if record is None or snapshot is None or record.until_removed:
+            return snapshot
+        if snapshot.terminal_at is None or snapshot.purge_at is not None:
             return snapshot
         keep = options().retention.keep(snapshot.task, snapshot.status)
         return snapshot if keep is None else replace(snapshot, purge_at=snapshot.terminal_at + keep)
@@ -53,7 +69,7 @@ class DjangoTrackingStore(MergingStore):
     def attempts(self, call_id: str) -> tuple[AttemptRecord, ...]:
         """Return the runs that have a row of their own, in the order they were first heard of."""
         wanted = Attempt.objects.filter(call_id=call_id).order_by("number").values_list(*rows.ATTEMPT_COLUMNS)
-        return tuple(map(rows.attempt_record, self._with_connection(rows.select, wanted)))
+        return tuple(map(rows.attempt_record, self._with_connection(self._select, wanted)))
 
     def purge_terminal(self, older_than: datetime) -> int:
         """Delete rows that ended strictly before `older_than`, in chunks; return how many."""
@@ -69,6 +85,9 @@ class DjangoTrackingStore(MergingStore):
     def _find(self, call_id: str, run: str | None) -> Found:
         return self._with_connection(self._find_on, call_id, run)
 
+    def _find_again(self, call_id: str, run: str | None) -> Found:
+        return self._with_connection(self._find_again_on, call_id, run)
+
     def _write(self, merged: Merged, replaces: CallRecord | None) -> bool:
         return self._with_connection(self._write_on, merged, replaces)
 
@@ -78,6 +97,10 @@ class DjangoTrackingStore(MergingStore):
         filled = {name: DatabaseNow() if value is _LATER else value for name, value in values.items()}
         return self._with_connection(self._insert, filled)
 
+    @cached_property
+    def _can_listen(self) -> bool:
+        return is_able(self._session.alias)
+
     def _read_clock(self, connection: BaseDatabaseWrapper) -> datetime:
         with self._session.single():
             return read_clock(connection)
@@ -86,17 +109,131 @@ class DjangoTrackingStore(MergingStore):
         with self._session.single():
             return _find(connection, call_id, run)
 
+    def _find_again_on(self, connection: BaseDatabaseWrapper, call_id: str, run: str | None) -> Found:
+        with self._session.single():
+            # MySQL shows a transaction what was there at its first read; only a lock shows what is there now.
+            lock = connection.vendor == "mysql" and not connection.get_autocommit()
+            return _find(connection, call_id, run, lock=lock)
+
     def _insert(self, connection: BaseDatabaseWrapper, values: dict[str, Any]) -> bool:
         with self._session.single():
-            return rows.insert(connection, rows.new_call(values))
+            return rows.calls.insert(connection, values)
 
     def _write_on(self, connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord | None) -> bool:
-        with self._session.atomic() if merged.attempts else self._session.single():
+        if at_once.is_possible(connection, merged):
+            with self._session.single():
+                return at_once.write(connection, merged, replaces)
+        call_id, is_news = merged.record.call_id, owned.is_news(merged)
+        is_more = (
+            is_news or bool(merged.attempts) or merged.payload is not None or merged.forgets_runs or bool(merged.lines)
+        )
+        with self._session.atomic() if is_more else self._session.single():
             if not _write_call(connection, merged.record, replaces):
                 return False
+            if merged.forgets_runs:
+                rows.attempts.delete(connection, {"call_id": call_id})
+                rows.log_lines.delete(connection, {"call_id": call_id})
+            for line in merged.lines:
+                rows.log_lines.insert(connection, {"call_id": call_id, **asdict(line)})
             for attempt in merged.attempts:
-                _write_attempt(connection, merged.record.call_id, attempt)
+                _write_attempt(connection, call_id, attempt)
+            if is_news and connection.vendor == "postgresql":
+                announce(connection, call_id)
+            if merged.payload is not None:
+                _write_payload(connection, call_id, merged.payload, is_new=replaces is None)
             return True
+
+    @property
+    def tells(self) -> bool:
+        """Whether PostgreSQL tells, and we hear it."""
+        return self._listener.is_listening
+
+    def watching(self, call_id: str) -> AbstractContextManager[Watch]:
+        """Watch a call within this context; it is opened without a statement in this thread."""
+        return self._listener.watching(call_id) if self._can_listen else self.newsroom.watching(call_id)
+
+    def payload(self, call_id: str) -> callstore.Payload | None:
+        """Return what is kept beside the row; None: nothing."""
+        wanted = Payload.objects.filter(pk=call_id).values_list("message", "result", "error")
+        found = self._with_connection(self._select, wanted)
+        return callstore.Payload(message=found[0][0], result=found[0][1], error=found[0][2]) if found else None
+
+    def log(self, call_id: str) -> Sequence[LogLine]:
+        """Return what a call has logged, in order."""
+        wanted = models.LogLine.objects.filter(call_id=call_id).order_by("number").values_list("number", "at", "text")
+        found = self._with_connection(self._select, wanted)
+        return [LogLine(number=number, at=at, text=text) for number, at, text in found]
+
+    def aborts(self, call_ids: Sequence[str]) -> Sequence[CallRecord]:
+        """Return those of the calls that are open and whose end somebody has asked for."""
+        if not call_ids:
+            return []
+        asked = Call.objects.filter(pk__in=call_ids, terminal_at=None, abort_requested_at__isnull=False).order_by()
+        return list(map(rows.call_record, self._with_connection(self._select, asked.values_list(*rows.CALL_COLUMNS))))
+
+    def revoked(self, limit: int) -> Sequence[str]:
+        """Return open observed calls whose end somebody has asked for, the latest request first."""
+        asked = Call.objects.filter(terminal_at=None, owned=False, abort_requested_at__isnull=False)
+        newest = asked.order_by("-abort_requested_at").values_list("pk")[:limit]
+        return [call_id for (call_id,) in self._with_connection(self._select, newest)]
+
+    def family(self, root_id: str, limit: int) -> Sequence[CallRecord]:
+        """Return the calls that stem from this one."""
+        stem = Call.objects.filter(Q(root_id=root_id) | Q(pk=root_id), removed_at=None).order_by()
+        found = self._with_connection(self._select, stem.values_list(*rows.CALL_COLUMNS)[:limit])
+        return list(map(rows.call_record, found))
+
+    def due(self, limit: int, app: str | None = None) -> Sequence[str]:
+        """Return owned calls that somebody must look after now, the longest overdue first."""
+        # The clock is read before: on PostgreSQL it is volatile, and no index serves a comparison with it.
+        due = Call.objects.filter(attend_at__lte=self._now()).order_by("attend_at").values_list("pk")
+        wanted = due[:limit] if app is None else due.filter(app=app)[:limit]
+        return [call_id for (call_id,) in self._with_connection(self._select, wanted)]
+
+    def is_overtaken(self, record: CallRecord) -> bool:
+        """Whether a call of the same queue has been started that was asked for after this one's message went out."""
+        since = owned.sent_at(record)
+        later = Call.objects.filter(queue=record.queue, enqueued_at__gt=since, started_at__isnull=False)
+        return bool(self._with_connection(self._select, later.order_by("enqueued_at").values_list("pk")[:1]))
+
+    def renew(self, runs: Iterable[tuple[str, str]]) -> dict[str, CallRecord]:
+        """Extend the leases of these (call id, run), in one statement that waits for nobody."""
+        held = dict(runs)
+        return self._with_connection(self._renew_on, held) if held else {}
+
+    def _renew_on(self, connection: BaseDatabaseWrapper, held: dict[str, str]) -> dict[str, CallRecord]:
+        # Without locks a transaction that has read may find that it must not write; each write is conditional anyway.
+        locks = connection.features.has_select_for_update_skip_locked
+        with self._session.atomic() if locks else self._session.single():
+            return renewal.renew(connection, held, self.timing)
+
+    def beat(self, worker: WorkerFacts) -> None:
+        """Note that a worker is alive."""
+        self._with_connection(self._beat_on, worker)
+
+    def _beat_on(self, connection: BaseDatabaseWrapper, worker: WorkerFacts) -> None:
+        with self._session.single():
+            now = read_clock(connection)
+            if rows.workers.update(connection, {"boot_id": worker.boot_id}, {"seen_at": now}) == 0:
+                rows.workers.insert(connection, {**asdict(worker), "started_at": now, "seen_at": now})
+
+    def workers(self) -> Sequence[WorkerFacts]:
+        """Return the workers that were heard of, the latest first."""
+        names = [field.name for field in fields(WorkerFacts)]
+        found = self._with_connection(self._select, Worker.objects.order_by("-seen_at").values_list(*names))
+        return [WorkerFacts(**dict(zip(names, row, strict=True))) for row in found]
+
+    def forget_worker(self, boot_id: str) -> None:
+        """Forget a worker that has ended in good order."""
+        self._with_connection(self._forget_on, boot_id)
+
+    def _forget_on(self, connection: BaseDatabaseWrapper, boot_id: str) -> None:
+        with self._session.single():
+            rows.workers.delete(connection, {"boot_id": boot_id})
+
+    def _select(self, connection: BaseDatabaseWrapper, wanted: QuerySet[Any, Any]) -> list[tuple[Any, ...]]:
+        with self._session.single():
+            return rows.select(connection, wanted)
 
     def _with_connection(self, work: Callable[..., T], *args: Any) -> T:
         """Run `work(connection, *args)`; once more if the connection turns out to have been lost."""
@@ -118,7 +255,8 @@ class DjangoTrackingStore(MergingStore):
             self._session.release()
 
     def _failure(self, error: Error) -> StoreError:
-        kind = StoreUnavailable if isinstance(error, OperationalError | InterfaceError) else StoreError
+        away = isinstance(error, OperationalError | InterfaceError) and not rows.is_conflict(error)
+        kind = StoreUnavailable if away else StoreError
         return kind(f"The database {self._session.alias!r} failed: {_first_line(error)}")
 
     async def _apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -126,34 +264,42 @@ class DjangoTrackingStore(MergingStore):
         return await sync_to_async(work)(*args, **kwargs)
 
 
-def _find(connection: BaseDatabaseWrapper, call_id: str, run: str | None) -> Found:
-    wanted = Call.objects.filter(pk=call_id).order_by().annotate(_now=DatabaseNow())
-    found = rows.select(connection, wanted.values_list(*rows.CALL_COLUMNS, "_now"))
+def _find(connection: BaseDatabaseWrapper, call_id: str, run: str | None, *, lock: bool = False) -> Found:
+    # One statement tells row and time; SQLite has no clock but the host's, read before what it is to tell of.
+    clock = clock_function(connection)
+    before = None if clock is not None else read_clock(connection)
+    found = rows.calls.find(connection, {"call_id": call_id}, rows.CALL_COLUMNS, also=clock, lock=lock)
     if not found:
-        return Found(None, None, read_clock(connection))
-    *values, now = found[0]
-    record = rows.call_record(tuple(values))
+        return Found(None, None, before or read_clock(connection))
+    now = before or as_utc(found[0][-1])
+    record = rows.call_record(found[0][: len(rows.CALL_COLUMNS)])
     if run is None or run == record.run or record.runs == 0:
         return Found(record, None, now)
-    attempts = Attempt.objects.filter(call_id=call_id, run=run).order_by().values_list(*rows.ATTEMPT_COLUMNS)
-    attempt = next(map(rows.attempt_record, rows.select(connection, attempts)), None)
-    return Found(record, attempt, now)
+    attempts = rows.attempts.find(connection, {"call_id": call_id, "run": run}, rows.ATTEMPT_COLUMNS, lock=lock)
+    return Found(record, next(map(rows.attempt_record, attempts), None), now)
 
 
 def _write_call(connection: BaseDatabaseWrapper, record: CallRecord, replaces: CallRecord | None) -> bool:
     if replaces is None:
-        return rows.insert(connection, rows.new_call(rows.call_values(record)))
-    before, after = rows.call_values(replaces), rows.call_values(replace(record, version=replaces.version + 1))
-    changed = {name: value for name, value in after.items() if value != before[name]}
-    unchanged = Call.objects.filter(pk=record.call_id, version=replaces.version).order_by()
-    return rows.update(connection, unchanged, changed) == 1
+        return rows.calls.insert(connection, rows.call_values(record))
+    unchanged = {"call_id": record.call_id, "version": replaces.version}
+    return rows.calls.update(connection, unchanged, at_once.changes(record, replaces)) == 1
+
+
+def _write_payload(
+    connection: BaseDatabaseWrapper, call_id: str, changed: Mapping[str, str | None], *, is_new: bool
+) -> None:
+    known = {"call_id": call_id}
+    if changed == owned.BLANK:
+        rows.payloads.delete(connection, known)
+    elif is_new or (rows.payloads.update(connection, known, changed) == 0 and any(changed.values())):
+        rows.payloads.insert(connection, {**known, **changed})
 
 
 def _write_attempt(connection: BaseDatabaseWrapper, call_id: str, attempt: AttemptRecord) -> None:
     values = rows.attempt_values(attempt)
-    known = Attempt.objects.filter(call_id=call_id, run=attempt.run).order_by()
-    if rows.update(connection, known, values) == 0:
-        rows.insert(connection, rows.new_attempt(call_id, values))
+    if rows.attempts.update(connection, {"call_id": call_id, "run": attempt.run}, values) == 0:
+        rows.attempts.insert(connection, {"call_id": call_id, **values})
 
 
 def _first_line(error: Error) -> str:

@@ -65,6 +65,7 @@ def _reader(name: str, special: dict[str, Callable[[Any], Any]]) -> Callable[[An
 
 
 _CALL = {
+    "lease_until": datetime.fromisoformat,
     "status": CallStatus,
     "reason": Reason,
     "stop_reason": Reason,

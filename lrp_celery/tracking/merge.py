@@ -4,7 +4,7 @@ Pure: no clock, no store. The rule, in one sentence: the higher turn outweighs t
 within a turn the first terminal report wins, and what is terminal never changes again.
 
 For histories whose runs do not overlap the result does not depend on the order of the
-reports, on doubles, or on what was lost besides: it is what the reports that did arrive
+reports (but for a process's own news of its publishes), on doubles, or on what was lost besides: it is what the reports that did arrive
 would give in their true order. (One thing nobody can know: whether a run whose end was lost is
 still under way when its message is said to have been dropped. Then the run has the word.) Where runs overlap (one message delivered twice, a retry
 published by a run that then succeeds) it is one of the true outcomes.
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from lrp_celery.tracking import owned
 from lrp_celery.tracking.record import AttemptOutcome, AttemptRecord, CallRecord, Turn
 from lrp_celery.tracking.reports import (
     NO_ERROR,
@@ -28,6 +29,7 @@ from lrp_celery.tracking.reports import (
     ErrorFacts,
     NotRun,
     Outcome,
+    Published,
     PublishFailed,
     Report,
     RunFacts,
@@ -70,10 +72,17 @@ def merge(record: CallRecord | None, attempt: AttemptRecord | None, report: Repo
     """
     if record is None:
         return None if report.facts is None else _create(report, report.facts, now)
+    if record.removed_at is not None:
+        return None
+    # Who waited for others to write may have read the clock before them.
+    now = max(now, record.updated_at)
+    if record.owned:
+        return owned.hear(record, report, now)
     changed = _RULES[type(report)](_Known(record, attempt, now), report)
     if changed is None:
         return None
-    return replace(changed, record=replace(changed.record, updated_at=now))
+    told = replace(changed, record=replace(changed.record, updated_at=now))
+    return owned.bury(told, now) if told.record.status.is_terminal else told
 
 
 def _create(report: Report, facts: CallFacts, now: datetime) -> Merged:
@@ -111,6 +120,16 @@ def _publish_failed(known: _Known, report: PublishFailed) -> Merged | None:
     if record.status is not CallStatus.SUBMITTED or report.turn != record.turn:
         return None
     return Merged(with_error(replace(record, published_at=None), report.error))
+
+
+def _published(known: _Known, report: Published) -> Merged | None:
+    """The end of what `PublishFailed` began; both come from one process, in their order."""
+    record = known.record
+    if record.status.is_terminal or report.turn != record.turn or record.published_at is not None:
+        return None
+    out = replace(record, published_at=known.now)
+    # Once it runs, the error is no longer that of its publish.
+    return Merged(with_error(out, NO_ERROR) if record.status is CallStatus.SUBMITTED else out)
 
 
 def _move_to(
@@ -360,6 +379,7 @@ _RULES: dict[type[Report], Callable[[_Known, Any], Merged | None]] = {
     Enqueued: _enqueued,
     Waiting: _waiting,
     PublishFailed: _publish_failed,
+    Published: _published,
     Started: _started,
     Ended: _ended,
     Unwound: _unwound,

@@ -19,6 +19,8 @@ from lrp_celery.tracking.reports import CallFacts
 from lrp_celery.tracking.store import MAX_ID, MAX_NAME
 
 HEADER: Final = "lrp"
+#: On messages of owned calls whose row exists: the generation of the call.
+OWNED: Final = "lrp_owned"
 _BEAT_SCHEDULE: Final = "periodic_task_name"
 _HOST: Final = socket.gethostname()
 #: Code that publishes on behalf of others: whoever called it is asked instead.
@@ -52,10 +54,23 @@ def turn_of(get: Get) -> Turn:
     return Turn(_count(get("replaced_task_nesting")), _count(get("retries")))
 
 
-def stamp(headers: dict[str, Any], now: datetime, schedule: str | None) -> None:
-    """Write the header `lrp`, unless an earlier publish of the same call did."""
-    if isinstance(headers.get(HEADER), Mapping):
-        return
+def is_owned(get: Get) -> bool:
+    """Whether the row of this message's call was made by whoever owns it, and not by watching."""
+    return get(OWNED) is not None
+
+
+def stamp(headers: dict[str, Any], now: datetime, schedule: str | None, shown: Mapping[str, str] | None = None) -> None:
+    """Write the header `lrp`, unless an earlier publish of the same call did.
+
+    `shown` are the texts by which the publisher wants the arguments shown: Celery forgets them at a retry.
+    """
+    if not isinstance(headers.get(HEADER), Mapping):
+        headers[HEADER] = _stamped(headers, now, schedule)
+    if shown:
+        headers[HEADER] = {**headers[HEADER], "shown": dict(shown)}
+
+
+def _stamped(headers: dict[str, Any], now: datetime, schedule: str | None) -> dict[str, str]:
     stamped = {"at": now.isoformat(), "host": _HOST}
     named = schedule or _text(headers.get(_BEAT_SCHEDULE))
     script = named or calling_code()
@@ -63,7 +78,7 @@ def stamp(headers: dict[str, Any], now: datetime, schedule: str | None) -> None:
         stamped["schedule"] = named
     if script is not None:
         stamped["script"] = script
-    headers[HEADER] = stamped
+    return stamped
 
 
 def facts_of(get: Get, task: str, *, queue: str | None, summary: str | None, at: datetime | None = None) -> CallFacts:

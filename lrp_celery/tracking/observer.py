@@ -6,10 +6,8 @@ differs by version, pool and process) and nothing of how reports are merged or s
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +15,11 @@ from billiard.exceptions import TimeLimitExceeded
 from celery import states
 
 from lrp_celery.core.text import clean
-from lrp_celery.tracking import messages, outcomes
+from lrp_celery.tracking import displays, messages, outcomes
+from lrp_celery.tracking.displays import Arguments
 from lrp_celery.tracking.handling import handled_request
 from lrp_celery.tracking.messages import HEADER, Get
+from lrp_celery.tracking.publishing import unpublished
 from lrp_celery.tracking.record import Turn
 from lrp_celery.tracking.recorder import losses
 from lrp_celery.tracking.reports import (
@@ -31,6 +31,7 @@ from lrp_celery.tracking.reports import (
     ErrorFacts,
     NotRun,
     Outcome,
+    Published,
     PublishFailed,
     Report,
     RunFacts,
@@ -49,36 +50,46 @@ from lrp_celery.tracking.tracking import Tracking
 
 def publishing(
     tracking: Tracking,
+    app: Any,
     task: str,
     headers: dict[str, Any],
     body: Any,
     *,
     queue: str | None,
-    names: Sequence[str] | None,
     schedule: str | None,
 ) -> None:
-    """A message is about to go out: make the row of a new call. `names` None: the task is not known here."""
+    """A message is about to go out: make the row of a new call."""
     headers.pop(RUN_KEY, None)
+    if messages.is_owned(headers.get):
+        messages.stamp(headers, tracking.clock.now(), schedule)
+        return
     if not tracking.selection.has(task):
         return
     call_id = _usable_id(headers.get("id"))
     if call_id is None:
         return
-    messages.stamp(headers, tracking.clock.now(), schedule)
+    call = Arguments(app, task, *_arguments(body))
+    given = displays.given_by_publisher(call, headers.get)
+    messages.stamp(headers, tracking.clock.now(), schedule, given)
     turn = messages.turn_of(headers.get)
     if turn.retries == 0:
-        args, kwargs = _arguments(body)
-        # Without the task nobody knows which positional argument is a secret: its worker will show them.
-        summary = None if args and names is None else tracking.redactor.arguments(args, kwargs, names or ())
+        # None: its worker, which knows the task, will show them.
+        summary = displays.summary(call.hidden_by(tracking.redactor), call, given)
         facts = messages.facts_of(headers.get, task, queue=queue, summary=summary)
         # The store's own clock says when; the header's is for a row that has to be made later.
         tracking.recorder.record(Enqueued(call_id=call_id, turn=turn, facts=replace(facts, enqueued_at=None)))
 
 
 def published(tracking: Tracking, task: str, headers: dict[str, Any], queue: str | None) -> None:
-    """A message went out: if it is of a further turn, the call waits for that one."""
+    """A message went out: news if it is of a further turn, or if an earlier publish of the call had raised."""
     turn, call_id = messages.turn_of(headers.get), headers.get("id")
-    if turn == Turn() or not isinstance(call_id, str) or not _concerns(tracking, task, headers.get):
+    if messages.is_owned(headers.get):
+        return
+    if turn == Turn():
+        if isinstance(call_id, str) and unpublished.remove(call_id):
+            tracking.recorder.record(Published(call_id=call_id))
+        return
+    if not isinstance(call_id, str) or not _concerns(tracking, task, headers.get):
         return
     facts = messages.facts_of(headers.get, task, queue=queue, summary=None) if tracking.selection.has(task) else None
     due_at = messages.instant(headers.get("eta"))
@@ -88,13 +99,16 @@ def published(tracking: Tracking, task: str, headers: dict[str, Any], queue: str
 def publish_failed(tracking: Tracking, headers: dict[str, Any], error: Exception) -> None:
     """A publish raised; the broker may have the message all the same."""
     call_id = headers.get("id")
-    if not isinstance(call_id, str) or headers.get(HEADER) is None:
+    if not isinstance(call_id, str) or headers.get(HEADER) is None or messages.is_owned(headers.get):
         return
     running = runs.find(call_id)
     if running is not None:
         running.publish_failed = True
+    turn = messages.turn_of(headers.get)
+    if turn == Turn():
+        unpublished.add(call_id)
     facts = outcomes.error_facts(error, None, tracking.redactor)
-    tracking.recorder.record(PublishFailed(call_id=call_id, turn=messages.turn_of(headers.get), error=facts))
+    tracking.recorder.record(PublishFailed(call_id=call_id, turn=turn, error=facts))
 
 
 # --- a run, in the process that runs it ----------------------------------------------
@@ -109,21 +123,25 @@ def starting(tracking: Tracking, task: Any, call_id: str, args: Any, kwargs: Any
     """A run begins."""
     request = task.request
     inline = bool(request.get("is_eager"))
-    if _usable_id(call_id) is None or not _concerns(tracking, task.name, request.get):
+    if _usable_id(call_id) is None or not (is_procedure(task) or _concerns(tracking, task.name, request.get)):
         return
-    names = parameters(task)
+    call = Arguments(task.app, task.name, args, kwargs)
     run = _run_facts(task, request, tracking)
-    tracked = tracking.selection.has(task.name)
+    owned = is_procedure(task)
+    tracked = owned or tracking.selection.has(task.name)
     running = Running(
         call_id=call_id,
         turn=messages.turn_of(request.get),
         run=run,
-        facts=_request_facts(tracking, task, request, args, kwargs) if tracked else None,
-        secrets=tracking.redactor.secrets(args, kwargs, names),
+        facts=_request_facts(tracking, request, call) if tracked else None,
+        secrets=displays.secrets(call.hidden_by(tracking.redactor), call),
         inline=inline,
+        owned=owned,
     )
     runs.begin(running)
-    tracking.recorder.record(Started(call_id=call_id, turn=running.turn, facts=running.facts, run=run), inline=inline)
+    if not owned:
+        started = Started(call_id=call_id, turn=running.turn, facts=running.facts, run=run)
+        tracking.recorder.record(started, inline=inline)
 
 
 def succeeded(tracking: Tracking, call_id: str | None) -> None:
@@ -191,7 +209,7 @@ def crashed(tracking: Tracking, task: Any, call_id: str, request: Any, exception
             Ended(
                 call_id=call_id,
                 turn=messages.turn_of(get),
-                facts=_request_facts(tracking, task, request, (), {}) if tracking.selection.has(task.name) else None,
+                facts=_facts(task.name, request, summary="") if tracking.selection.has(task.name) else None,
                 run=_foreign_run(request),
                 outcome=_internal_error(facts),
             )
@@ -202,7 +220,7 @@ def ending(tracking: Tracking, task: Any, call_id: str, state: str | None, retva
     """A run is over in its process. Only what no other signal tells counts here."""
     running = runs.find(call_id)
     runs.end(call_id)
-    if running is None:
+    if running is None or running.owned:
         return
     if state is None:
         tracking.recorder.record(
@@ -226,6 +244,8 @@ def _rejected(tracking: Tracking, running: Running, task: Any, retval: Any) -> O
 
 
 def _end(tracking: Tracking, running: Running, outcome: Outcome | Again, error: ErrorFacts = NO_ERROR) -> None:
+    if running.owned:
+        return
     report = Ended(
         call_id=running.call_id, turn=running.turn, facts=running.facts, run=running.run, outcome=outcome, error=error
     )
@@ -258,12 +278,12 @@ def revoked(tracking: Tracking, task: Any, request: Any, *, terminated: bool, si
         run = _foreign_run(request)
         report: Report = Stopping(call_id=request.id, turn=turn, run=run, reason=Reason.REVOKED, certain=certain)
     else:
-        args, kwargs = request.get("args"), request.get("kwargs")
+        call = Arguments(task.app, task.name, request.get("args"), request.get("kwargs"))
         tracked = tracking.selection.has(task.name)
         report = NotRun(
             call_id=request.id,
             turn=turn,
-            facts=_request_facts(tracking, task, request, args, kwargs) if tracked else None,
+            facts=_request_facts(tracking, request, call) if tracked else None,
             outcome=_discarded(Reason.EXPIRED if expired else Reason.REVOKED),
         )
     tracking.recorder.record(report)
@@ -307,26 +327,15 @@ def _dropped(tracking: Tracking, call_id: Any, task: str, message: Any, reason: 
 # --- shared --------------------------------------------------------------------------
 
 
-def parameters(task: Any) -> tuple[str, ...]:
-    """Return the names that a task's positional arguments fill; none where they cannot be told."""
-    known: tuple[str, ...] | None = getattr(task, "_lrp_celery_parameters", None)
-    if known is None:
-        known = task._lrp_celery_parameters = _parameters(task)  # noqa: SLF001 - our own, kept where it is needed
-    return known
-
-
-def _parameters(task: Any) -> tuple[str, ...]:
-    try:
-        signature = inspect.signature(task.run)
-    except (TypeError, ValueError):
-        return ()
-    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    return tuple(name for name, parameter in signature.parameters.items() if parameter.kind in kinds)
+def is_procedure(task: Any) -> bool:
+    """Whether the runs of a task write for themselves (`lrp_celery.procedures`)."""
+    return getattr(task, "lrp_procedure", None) is not None
 
 
 def _concerns(tracking: Tracking, task: str, get: Get) -> bool:
     """Whether news of this call may concern a row: its task is tracked, or it was when it was published."""
-    return tracking.selection.has(task) or get(HEADER) is not None or messages.turn_of(get).nesting > 0
+    known = get(HEADER) is not None or messages.is_owned(get)
+    return tracking.selection.has(task) or known or messages.turn_of(get).nesting > 0
 
 
 def _usable_id(call_id: object) -> str | None:
@@ -336,10 +345,15 @@ def _usable_id(call_id: object) -> str | None:
     return None
 
 
-def _request_facts(tracking: Tracking, task: Any, request: Any, args: Any, kwargs: Any) -> CallFacts:
+def _request_facts(tracking: Tracking, request: Any, call: Arguments) -> CallFacts:
+    redactor = call.hidden_by(tracking.redactor)
+    given = displays.given_in_message(redactor, call, request.get)
+    return _facts(call.task, request, displays.summary(redactor, call, given))
+
+
+def _facts(task: str, request: Any, summary: str | None) -> CallFacts:
     delivery = request.get("delivery_info") or {}
-    summary = tracking.redactor.arguments(args, kwargs, parameters(task))
-    return messages.facts_of(request.get, task.name, queue=delivery.get("routing_key"), summary=summary)
+    return messages.facts_of(request.get, task, queue=delivery.get("routing_key"), summary=summary)
 
 
 def _run_facts(task: Any, request: Any, tracking: Tracking) -> RunFacts:

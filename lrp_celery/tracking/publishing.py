@@ -1,4 +1,4 @@
-"""What signals do not tell of publishing: which app publishes, which schedule asks, and that it failed.
+"""What signals do not tell of publishing: which app publishes, which schedule asks, and whether it failed.
 
 Celery sends `before_task_publish` and, if all went well, `after_task_publish`; an exception
 in between reaches only the caller. So the one function through which every message of an
@@ -8,19 +8,52 @@ app goes is wrapped; it behaves as before.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Final
 
 from celery._state import get_current_app
 from celery.app.amqp import AMQP
 
+#: Called as (send, producer, Celery's task message) instead of `send(producer)`; it may call that, or not.
+Diversion = Callable[[Callable[[Any], Any], Any, Any], Any]
+
 _app: ContextVar[Any] = ContextVar("lrp_celery_publishing_app", default=None)
 _schedule: ContextVar[str | None] = ContextVar("lrp_celery_schedule", default=None)
+_diversion: ContextVar[Diversion | None] = ContextVar("lrp_celery_diversion", default=None)
 
 #: Called as (app, Celery's task message, error) when a publish raised. Must not raise.
 OnFailure = Callable[[Any, Any, Exception], None]
+
+
+class Unpublished:
+    """The calls whose last publish raised in this process; of very many, the newest."""
+
+    MOST: Final = 1000
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ids: dict[str, None] = {}
+
+    def add(self, call_id: str) -> None:
+        """Remember a call whose publish raised."""
+        with self._lock:
+            self._ids[call_id] = None
+            if len(self._ids) > self.MOST:
+                del self._ids[next(iter(self._ids))]
+
+    def remove(self, call_id: str) -> bool:
+        """Forget a call; return whether it was remembered."""
+        # Nearly always there is none, and then a publish must not pay for the lock.
+        if call_id not in self._ids:
+            return False
+        with self._lock:
+            return self._ids.pop(call_id, self) is None
+
+
+unpublished: Final = Unpublished()
 
 
 def publishing_app() -> Any:
@@ -31,6 +64,16 @@ def publishing_app() -> Any:
 def current_schedule() -> str | None:
     """Return the name of the beat entry that is being sent in this context."""
     return _schedule.get()
+
+
+@contextmanager
+def diverting(diversion: Diversion) -> Iterator[None]:
+    """Hand every message that is published in this context to `diversion`."""
+    token = _diversion.set(diversion)
+    try:
+        yield
+    finally:
+        _diversion.reset(token)
 
 
 def watch_failures(on_failure: OnFailure) -> None:
@@ -48,7 +91,10 @@ def watch_failures(on_failure: OnFailure) -> None:
         def send_task_message(producer: Any, name: str, message: Any, *args: Any, **kwargs: Any) -> Any:
             token = _app.set(self.app)
             try:
-                return send(producer, name, message, *args, **kwargs)
+                diversion = _diversion.get()
+                if diversion is None:
+                    return send(producer, name, message, *args, **kwargs)
+                return diversion(lambda to: send(to, name, message, *args, **kwargs), producer, message)
             except Exception as error:
                 on_failure(self.app, message, error)
                 raise

@@ -70,6 +70,16 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """Something that a call said of itself, in its own words: bounded and redacted by whoever made this."""
+
+    number: int
+    """Counted from 1 within its call."""
+    at: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallRecord:
     """The row of a call: what `CallSnapshot` shows, and what merging reports needs.
 
@@ -124,6 +134,42 @@ class CallRecord:
     version: int = 0
     """Counts writes: a store replaces a row only in the version that it has read."""
 
+    # Owned calls only (`lrp_celery.tracking.owned`).
+    owned: bool = False
+    """Whether we decide if it may run, and what its outcome is."""
+    app: str | None = None
+    """The Celery app that sends its message: another one may have another broker."""
+    generation: int = 0
+    """How often the id was given to a new call after an earlier one had been removed."""
+    idempotent: bool = False
+    max_attempts: int = 1
+    losses: int = 0
+    """Runs that ended because their worker was lost."""
+    grace: float = 0.0
+    """Seconds between a request to end and the interrupt."""
+    time_to_live: float | None = None
+    until_removed: bool = False
+    keep_result: bool = True
+    lease_until: datetime | None = None
+    """Until when the present run holds the call, unless its lease is renewed."""
+    send_at: datetime | None = None
+    """When its message is sent (again), unless somebody has claimed it by then."""
+    sends: int = 0
+    """How often the relay has sent the message of the present turn."""
+    attend_at: datetime | None = None
+    """When somebody must look after the call, unless something happens before."""
+    abort_reason: str | None = None
+    abort_by: str | None = None
+    abort_force: bool = False
+    """Whether the process that runs it is to be killed for it."""
+    removed_at: datetime | None = None
+    """Since when the call reads as absent: only a tombstone is left, against late copies of its message."""
+    remove_when_settled: bool = False
+    awaited: bool = False
+    """Whether somebody waits to be told of its end."""
+    lines: int = 0
+    """Lines that it has logged."""
+
     @property
     def turn(self) -> Turn:
         """The highest turn that is known of."""
@@ -133,6 +179,12 @@ class CallRecord:
     def is_running(self) -> bool:
         """Whether a run of the present turn has begun and nobody has reported its end."""
         return self.run is not None and self.run_outcome is None and self.status.is_open
+
+    def is_absent(self, now: datetime) -> bool:
+        """Whether readers do not see the call any more: it was removed, or its time to live is over."""
+        if self.removed_at is not None:
+            return True
+        return self.status.is_terminal and self.purge_at is not None and self.purge_at <= now
 
     def snapshot(self) -> CallSnapshot:
         """Return the public view."""

@@ -2,30 +2,49 @@
 
 What lies where (`lrp` is the prefix):
 
-    lrp:call:<call id>    hash    version -> how often the row was written, a decimal number
+    lrp:call:<call id>     hash   version -> how often the row was written, a decimal number
                                   record  -> the row, JSON (`lrp_celery.tracking.encoding`)
-    lrp:runs:<call id>    hash    run token -> the run's own row, JSON; absent while no run has one
-    lrp:ended             zset    call ids of terminal rows, scored by `terminal_at` in microseconds
+    lrp:runs:<call id>     hash   run token -> the run's own row, JSON; absent while no run has one
+    lrp:payload:<call id>  hash   message, result, error of an owned call, JSON texts; absent if there is none
+    lrp:log:<call id>      list   what the call has logged, each line as JSON; absent if there is none
+    lrp:attend             zset   ids of open owned calls, scored by `attend_at`
+    lrp:attend:<app>       zset   those of them whose messages this Celery app sends
+    lrp:begun              hash   queue -> the latest `enqueued_at` of its calls that have been started
+    lrp:workers            hash   boot id -> what a worker says of itself, JSON
+    lrp:seen               zset   boot ids, scored by when they were last heard of
+    lrp:revoked            zset   ids of observed calls, scored by `abort_requested_at`; some may have ended
 
-No key ever expires by itself: an open row must outlive every failure, and a terminal one ends
-by `purge_terminal`. Each operation is one script, so nobody sees half of a write. The scripts
-name keys that they compute; on Redis Cluster give the prefix a hash tag (`{lrp}`), which keeps
-all of them on one node.
+An ended call is in one of three indexes, by what ends its row:
+
+    lrp:ended              zset   scored by `terminal_at`: retention
+    lrp:expiring           zset   scored by `purge_at`: its own time to live, after which it becomes a tombstone
+    lrp:removed            zset   scored by `removed_at`: tombstones
+    (none of them)                it is kept until somebody removes it
+
+All scores and instants are microseconds since 1970. No key ever expires by itself: an open row
+must outlive every failure, and a terminal one ends by `purge_terminal`. Each write is one
+script, so nobody sees half of it. The scripts name keys that they compute; on Redis Cluster
+give the prefix a hash tag (`{lrp}`), which keeps all of them on one node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 
 from lrp_celery.core.errors import ConfigurationError, StoreError, StoreUnavailable
+from lrp_celery.tracking import owned
+from lrp_celery.tracking.callstore import REMEMBERED, OwningStore, Payload, WorkerFacts
 from lrp_celery.tracking.encoding import decode_attempt, decode_call, encode
-from lrp_celery.tracking.record import AttemptRecord, CallRecord
+from lrp_celery.tracking.owned import AbortRequest, Timing
+from lrp_celery.tracking.record import AttemptRecord, CallRecord, LogLine
 from lrp_celery.tracking.steps import Merged
-from lrp_celery.tracking.store import Found, MergingStore, require_threshold
+from lrp_celery.tracking.store import Found, require_threshold
 
 try:
     from redis import Redis
@@ -50,32 +69,60 @@ local run = ARGV[1] ~= '' and redis.call('HGET', KEYS[2], ARGV[1])
 return {call[1], call[2], run, redis.call('TIME')}
 """
 
-# KEYS: call, runs, ended. ARGV: the version that was read ("" for no row), the version and the
-# row to write, terminal_at in microseconds ("" while open), the call id, then run token and row
-# of each run. Returns 1 if it wrote, 0 if the row is not in that version.
+# KEYS: call, runs, payload, log, begun, and the indexes: attend, ended, expiring, removed, attend of its app.
+# ARGV: the version that was read ("" for no row), the version and the row to write, the call id;
+# its score in each index, in their order ("" where it is not); a queue and the `enqueued_at` of
+# its call that has just been started ("" for none); "1" if runs and log are forgotten; how many
+# payload texts follow, each with its name ("" for no text); how many lines to log, and they; then
+# run token and row of each run. Returns 1 if it wrote, 0 if the row is not in that version.
 WRITE: Final = """
 local version = redis.call('HGET', KEYS[1], 'version') or ''
 if version ~= ARGV[1] then
     return 0
 end
 redis.call('HSET', KEYS[1], 'version', ARGV[2], 'record', ARGV[3])
-if ARGV[4] ~= '' then
-    redis.call('ZADD', KEYS[3], ARGV[4], ARGV[5])
+for i = 1, 5 do
+    if ARGV[4 + i] == '' then
+        redis.call('ZREM', KEYS[5 + i], ARGV[4])
+    else
+        redis.call('ZADD', KEYS[5 + i], ARGV[4 + i], ARGV[4])
+    end
 end
-for i = 6, #ARGV, 2 do
+if ARGV[11] ~= '' then
+    local latest = redis.call('HGET', KEYS[5], ARGV[10])
+    if not latest or tonumber(latest) < tonumber(ARGV[11]) then
+        redis.call('HSET', KEYS[5], ARGV[10], ARGV[11])
+    end
+end
+if ARGV[12] == '1' then
+    redis.call('UNLINK', KEYS[2], KEYS[4])
+end
+local texts = 13 + 2 * ARGV[13]
+for i = 14, texts, 2 do
+    if ARGV[i + 1] == '' then
+        redis.call('HDEL', KEYS[3], ARGV[i])
+    else
+        redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
+    end
+end
+local lines = texts + 1 + ARGV[texts + 1]
+for i = texts + 2, lines do
+    redis.call('RPUSH', KEYS[4], ARGV[i])
+end
+for i = lines + 1, #ARGV, 2 do
     redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
 end
 return 1
 """
 
-# KEYS: ended. ARGV: threshold in microseconds, chunk size, prefixes of the keys of call and runs.
+# KEYS: an index. ARGV: threshold, chunk size, then the prefixes of the keys of call, runs, payload and log.
 # Returns how many entries it took from the index, and how many rows it deleted.
 PURGE: Final = """
 local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])
 local deleted = 0
 for _, id in ipairs(old) do
     deleted = deleted + redis.call('UNLINK', ARGV[3] .. id)
-    redis.call('UNLINK', ARGV[4] .. id)
+    redis.call('UNLINK', ARGV[4] .. id, ARGV[5] .. id, ARGV[6] .. id)
     redis.call('ZREM', KEYS[1], id)
 end
 return {#old, deleted}
@@ -84,8 +131,8 @@ return {#old, deleted}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class RedisTrackingStore(MergingStore):
-    """A `TrackingStore` in Redis >= 6.2 or Valkey.
+class RedisTrackingStore(OwningStore):
+    """A `TrackingStore` and `CallStore` in Redis >= 6.2 or Valkey.
 
     `url` is redis-py's (`redis://`, `rediss://`, `unix://`, with its query options); stores with
     one `prefix` on one database share their calls. Connecting happens at first use. Safe for
@@ -93,11 +140,15 @@ class RedisTrackingStore(MergingStore):
     kept (`appendonly yes`); eviction must be off (`maxmemory-policy noeviction`).
     """
 
-    def __init__(self, url: str, *, prefix: str = "lrp") -> None:
-        self._redis = _client(url)
-        self._call_prefix = f"{prefix}:call:"
-        self._runs_prefix = f"{prefix}:runs:"
-        self._ended_key = f"{prefix}:ended"
+    def __init__(self, url: str, *, prefix: str = "lrp", timing: Timing | None = None) -> None:
+        super().__init__(timing)
+        self._redis = connect(url)
+        self._prefixes = [f"{prefix}:{name}:" for name in ("call", "runs", "payload", "log")]
+        self._call_prefix, self._runs_prefix, self._payload_prefix, self._log_prefix = self._prefixes
+        self._begun_key, self._workers_key, self._seen_key, self._revoked_key = (
+            f"{prefix}:{name}" for name in ("begun", "workers", "seen", "revoked")
+        )
+        self._indexes = [f"{prefix}:{name}" for name in ("attend", "ended", "expiring", "removed")]
         self._find_script = self._redis.register_script(FIND)
         self._write_script = self._redis.register_script(WRITE)
         self._purge_script = self._redis.register_script(PURGE)
@@ -109,28 +160,163 @@ class RedisTrackingStore(MergingStore):
         """Close the idle connections; the store opens new ones when it is used again."""
         self._redis.close()
 
+    # --- the primitives
+
     def _now(self) -> datetime:
         with self._errors():
             return _instant(self._redis.time())
 
     def _find(self, call_id: str, run: str | None) -> Found:
-        keys = [self._call_prefix + call_id, self._runs_prefix + call_id]
         with self._errors():
-            version, record, attempt, now = self._find_script(keys, [run or ""])
-            return Found(
-                None if record is None else replace(decode_call(record), version=int(version)),
-                None if attempt is None else decode_attempt(attempt),
-                _instant(now),
-            )
+            return _found(self._find_script(*self._find_call(call_id, run)))
 
     def _write(self, merged: Merged, replaces: CallRecord | None) -> bool:
+        with self._errors():
+            return bool(self._write_script(*self._write_call(merged, replaces)))
+
+    def _find_all(self, call_ids: Iterable[str]) -> list[Found]:
+        """Read several calls in one round trip."""
+        with self._errors(), self._redis.pipeline(transaction=False) as pipe:
+            for call_id in call_ids:
+                self._find_script(*self._find_call(call_id, None), client=pipe)
+            return [_found(answer) for answer in pipe.execute()]
+
+    def _write_all(self, changes: Sequence[tuple[Merged, CallRecord]]) -> list[bool]:
+        """Write several calls in one round trip, each by itself."""
+        with self._errors(), self._redis.pipeline(transaction=False) as pipe:
+            for merged, replaces in changes:
+                self._write_script(*self._write_call(merged, replaces), client=pipe)
+            return [bool(written) for written in pipe.execute()]
+
+    def _find_call(self, call_id: str, run: str | None) -> tuple[list[Any], list[Any]]:
+        return [self._call_prefix + call_id, self._runs_prefix + call_id], [run or ""]
+
+    def _write_call(self, merged: Merged, replaces: CallRecord | None) -> tuple[list[Any], list[Any]]:
         record = merged.record
         read, written = ("", 0) if replaces is None else (replaces.version, replaces.version + 1)
-        ended = "" if record.terminal_at is None else _micros(record.terminal_at)
+        is_begun = record.runs > (0 if replaces is None else replaces.runs)
+        begun = [record.queue or "", _micros(record.enqueued_at)] if is_begun else ["", ""]
+        texts = [text for name, value in (merged.payload or {}).items() for text in (name, value or "")]
+        lines = [_logged(line) for line in merged.lines]
         runs = [text for attempt in merged.attempts for text in (attempt.run, encode(attempt))]
-        keys = [self._call_prefix + record.call_id, self._runs_prefix + record.call_id, self._ended_key]
+        own = [prefix + record.call_id for prefix in self._prefixes]
+        row = [read, written, encode(record), record.call_id, *_scores(record)]
+        beside = [int(merged.forgets_runs), len(texts) // 2, *texts, len(lines), *lines, *runs]
+        return [*own, self._begun_key, *self._indexes, self._attend_key(record.app)], [*row, *begun, *beside]
+
+    def _attend_key(self, app: str | None) -> str:
+        """Return the index of the calls of `app` that somebody must look after; None: of all."""
+        return self._indexes[0] if app is None else f"{self._indexes[0]}:{app}"
+
+    # --- owned calls
+
+    def payload(self, call_id: str) -> Payload | None:
+        """Return what is kept beside the row; None: nothing."""
         with self._errors():
-            return bool(self._write_script(keys, [read, written, encode(record), ended, record.call_id, *runs]))
+            texts: dict[str, str] = self._redis.hgetall(self._payload_prefix + call_id)  # type: ignore[assignment]
+        return Payload(**_known(Payload, texts)) if texts else None
+
+    def renew(self, runs: Iterable[tuple[str, str]]) -> dict[str, CallRecord]:
+        """Extend the leases of these (call id, run), in as many round trips for one as for a thousand."""
+        held = dict(runs)
+        kept = [
+            (Merged(renewed), found.record)
+            for found in self._find_all(held)
+            if found.record is not None
+            and (renewed := owned.renewed(found.record, held[found.record.call_id], found.now, self.timing)) is not None
+        ]
+        records = {}
+        for (merged, replaces), written in zip(kept, self._write_all(kept), strict=True):
+            call_id = replaces.call_id
+            record = merged.record if written else self._renew(call_id, held[call_id])
+            if record is not None:
+                records[call_id] = record
+        return records
+
+    def aborts(self, call_ids: Sequence[str]) -> Sequence[CallRecord]:
+        """Return those of the calls that are open and whose end somebody has asked for."""
+        records = [found.record for found in self._find_all(call_ids)]
+        return [record for record in records if record and record.abort_requested_at and record.status.is_open]
+
+    def log(self, call_id: str) -> Sequence[LogLine]:
+        """Return what a call has logged, in order."""
+        with self._errors():
+            lines: list[str] = self._redis.lrange(self._log_prefix + call_id, 0, -1)  # type: ignore[assignment]
+            known = [_known(LogLine, json.loads(line)) for line in lines]
+        return [LogLine(**{**line, "at": datetime.fromisoformat(line["at"])}) for line in known]
+
+    def due(self, limit: int, app: str | None = None) -> Sequence[str]:
+        """Return owned calls that somebody must look after now, the longest overdue first."""
+        now = _micros(self._now())
+        with self._errors():
+            found: list[str] = self._redis.zrange(  # type: ignore[assignment]
+                self._attend_key(app), "-inf", now, byscore=True, offset=0, num=limit
+            )
+        return found
+
+    def request_abort(self, call_id: str, request: AbortRequest) -> CallRecord | None:
+        """Ask for the end of a call; an observed one is remembered for the workers that start later."""
+        record = super().request_abort(call_id, request)
+        if record is not None and not record.owned and record.abort_requested_at is not None:
+            with self._errors():
+                self._redis.zadd(self._revoked_key, {call_id: _micros(record.abort_requested_at)})
+        return record
+
+    def revoked(self, limit: int) -> Sequence[str]:
+        """Return open observed calls whose end somebody has asked for, the latest request first."""
+        with self._errors():
+            asked: list[str] = self._redis.zrange(self._revoked_key, 0, limit - 1, desc=True)  # type: ignore[assignment]
+        found = dict(zip(asked, self._find_all(asked), strict=True))
+        over = [call_id for call_id, each in found.items() if each.record is None or not each.record.status.is_open]
+        if over:
+            with self._errors():
+                self._redis.zrem(self._revoked_key, *over)
+        return [call_id for call_id in asked if call_id not in over]
+
+    def family(self, root_id: str, limit: int) -> Sequence[CallRecord]:
+        """Return the calls that stem from this one. It reads every call, a few at a time."""
+        found: list[CallRecord] = []
+        with self._errors():
+            for keys in _chunks(self._redis.scan_iter(match=f"{self._call_prefix}*", count=CHUNK)):
+                records = [each.record for each in self._find_all(key.removeprefix(self._call_prefix) for key in keys)]
+                found += [each for each in records if each and root_id in {each.root_id, each.call_id}]
+        return [record for record in found if record.removed_at is None][:limit]
+
+    def is_overtaken(self, record: CallRecord) -> bool:
+        """Whether a call of the same queue has been started that was asked for after this one's message went out."""
+        with self._errors():
+            latest: Any = self._redis.hget(self._begun_key, record.queue or "")
+        return latest is not None and int(latest) > _micros(owned.sent_at(record))
+
+    def beat(self, worker: WorkerFacts) -> None:
+        """Note that a worker is alive."""
+        now = self._now()
+        facts = json.dumps({**asdict(worker), "started_at": _micros(now), "seen_at": None})
+        with self._errors(), self._redis.pipeline() as pipe:
+            pipe.hsetnx(self._workers_key, worker.boot_id, facts)
+            pipe.zadd(self._seen_key, {worker.boot_id: _micros(now)})
+            pipe.execute()
+
+    def workers(self) -> Sequence[WorkerFacts]:
+        """Return the workers that were heard of, the latest first."""
+        with self._errors(), self._redis.pipeline() as pipe:
+            pipe.hgetall(self._workers_key)
+            pipe.zrange(self._seen_key, 0, -1, desc=True, withscores=True)
+            known, seen = pipe.execute()
+            return [_worker(known[boot_id], int(score)) for boot_id, score in seen if boot_id in known]
+
+    def forget_worker(self, boot_id: str) -> None:
+        """Forget a worker that has ended in good order."""
+        self._forget_workers([boot_id])
+
+    def _forget_workers(self, boot_ids: Sequence[str]) -> None:
+        if boot_ids:
+            with self._errors(), self._redis.pipeline() as pipe:
+                pipe.hdel(self._workers_key, *boot_ids)
+                pipe.zrem(self._seen_key, *boot_ids)
+                pipe.execute()
+
+    # --- the rest
 
     def attempts(self, call_id: str) -> tuple[AttemptRecord, ...]:
         """Return the runs that have a row of their own, in order."""
@@ -141,13 +327,37 @@ class RedisTrackingStore(MergingStore):
 
     def purge_terminal(self, older_than: datetime) -> int:
         """Delete calls that ended strictly before `older_than`; return how many."""
-        threshold = _micros(require_threshold(older_than))
+        threshold, now = require_threshold(older_than), self._now()
+        _, ended, _, removed = self._indexes
+        self._expire(now)
+        deleted = self._purge(removed, now - timedelta(seconds=self.timing.tombstone)) + self._purge(ended, threshold)
+        with self._errors():
+            silent: list[str] = self._redis.zrange(  # type: ignore[assignment]
+                self._seen_key, "-inf", f"({_micros(now - REMEMBERED)}", byscore=True
+            )
+        self._forget_workers(silent)
+        return deleted
+
+    def _expire(self, now: datetime) -> None:
+        """Make tombstones of the calls whose time to live is over."""
+        index, found = self._indexes[2], [""]
+        while found:
+            with self._errors():
+                found = self._redis.zrange(  # type: ignore[assignment]
+                    index, "-inf", _micros(now), byscore=True, offset=0, num=CHUNK
+                )
+            records = [each.record for each in self._find_all(found) if each.record is not None]
+            expired = [(owned.expire(record, now), record) for record in records]
+            changes = [(merged, record) for merged, record in expired if merged is not None]
+            if not any(self._write_all(changes)):
+                # Others are at it; what they leave, the next purge takes.
+                return
+
+    def _purge(self, index: str, threshold: datetime) -> int:
         deleted, taken = 0, CHUNK
         while taken == CHUNK:
             with self._errors():
-                taken, rows = self._purge_script(
-                    [self._ended_key], [threshold, CHUNK, self._call_prefix, self._runs_prefix]
-                )
+                taken, rows = self._purge_script([index], [_micros(threshold), CHUNK, *self._prefixes])
             deleted += rows
         return deleted
 
@@ -167,7 +377,8 @@ class RedisTrackingStore(MergingStore):
             raise kind(f"The tracking store on {self._place} failed: {error}") from error
 
 
-def _client(url: str) -> Redis:
+def connect(url: str) -> Redis:
+    """Return a client for `url`, not connected yet; `ConfigurationError`, without showing it, if it cannot be read."""
     # No retries by redis-py: after a lost answer it would send the write again, find the row
     # changed by itself, and say that the write did not apply.
     try:
@@ -183,14 +394,63 @@ def _client(url: str) -> Redis:
     except (TypeError, ValueError):
         # Neither the URL nor what redis-py says of it may be shown: both can hold a password.
         raise ConfigurationError(
-            "The URL of RedisTrackingStore cannot be read. Write redis://[user:password@]host[:port][/database], "
+            "The URL of Redis cannot be read. Write redis://[user:password@]host[:port][/database], "
             "with special characters of the password percent-encoded."
         ) from None
     return client
 
 
+def _found(answer: Any) -> Found:
+    version, record, attempt, now = answer
+    return Found(
+        None if record is None else replace(decode_call(record), version=int(version)),
+        None if attempt is None else decode_attempt(attempt),
+        _instant(now),
+    )
+
+
+def _scores(record: CallRecord) -> tuple[int | str, ...]:
+    """Return the row's scores in the indexes, in the order of WRITE; "" where it is not in it."""
+    attend = "" if record.attend_at is None else _micros(record.attend_at)
+    ended: int | str = ""
+    expiring: int | str = ""
+    removed: int | str = ""
+    if record.removed_at is not None:
+        removed = _micros(record.removed_at)
+    elif record.terminal_at is not None and record.purge_at is not None:
+        expiring = _micros(record.purge_at)
+    elif record.terminal_at is not None and not record.until_removed:
+        ended = _micros(record.terminal_at)
+    return attend, ended, expiring, removed, attend
+
+
+def _logged(line: LogLine) -> str:
+    return json.dumps({**asdict(line), "at": line.at.isoformat()}, separators=(",", ":"))
+
+
+def _chunks(keys: Iterable[str]) -> Iterator[list[str]]:
+    remaining = iter(keys)
+    while chunk := list(islice(remaining, CHUNK)):
+        yield chunk
+
+
+def _worker(facts: str, seen: int) -> WorkerFacts:
+    known = _known(WorkerFacts, json.loads(facts))
+    return WorkerFacts(**{**known, "started_at": _at(known["started_at"]), "seen_at": _at(seen)})
+
+
+def _known(kind: type[Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what only a later version of the library knows."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in stored.items() if name in names}
+
+
 def _micros(instant: datetime) -> int:
     return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
+def _at(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
 
 
 def _instant(time: Any) -> datetime:

@@ -30,6 +30,7 @@ class CallFacts:
     parent_id: str | None = None
     group_id: str | None = None
     schedule: str | None = None
+    rerun_of: str | None = None
     enqueued_at: datetime | None = None
     """When it was asked for; None: now."""
     due_at: datetime | None = None
@@ -118,6 +119,11 @@ class PublishFailed(Report):
     """The publish raised. The broker may have the message all the same."""
 
     error: ErrorFacts = NO_ERROR
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published(Report):
+    """The message went out after all: told only where an earlier publish of the call had raised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

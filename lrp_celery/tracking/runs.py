@@ -27,6 +27,11 @@ def _new_boot() -> None:
 os.register_at_fork(after_in_child=_new_boot)
 
 
+def boot_id() -> str:
+    """Return what tells this process from every other, also from a later one with its number."""
+    return _boot
+
+
 def new_token() -> str:
     """Return a text that no other run has: of this process, and counted. Later ones sort after earlier ones."""
     return f"{time.time_ns() // 1000:014x}-{_boot}-{os.getpid()}-{next(_count)}"
@@ -44,6 +49,8 @@ class Running:
     inline: bool
     publish_failed: bool = False
     """Its own retry could not be published."""
+    owned: bool = False
+    """Whether the run writes for itself what becomes of its call."""
 
 
 class Runs(threading.local):

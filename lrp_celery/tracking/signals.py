@@ -86,11 +86,7 @@ def on_before_task_publish(
     app = publishing_app()
     tracking = tracking_of(app)
     if tracking is not None and isinstance(headers, dict):
-        task = app._tasks.get(sender)  # noqa: SLF001 - `tasks` would finalise an app that is still being set up
-        names = None if task is None else observer.parameters(task)
-        observer.publishing(
-            tracking, sender, headers, body, queue=routing_key, names=names, schedule=current_schedule()
-        )
+        observer.publishing(tracking, app, sender, headers, body, queue=routing_key, schedule=current_schedule())
 
 
 @_guarded

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from lrp_celery.tracking.record import AttemptOutcome, AttemptRecord, CallRecord, Turn
+from lrp_celery.tracking.record import AttemptOutcome, AttemptRecord, CallRecord, LogLine, Turn
 from lrp_celery.tracking.reports import NO_ERROR, CallFacts, ErrorFacts, Outcome, Report, RunFacts
 from lrp_celery.tracking.status import CallStatus, Reason
 
@@ -16,6 +17,12 @@ class Merged:
 
     record: CallRecord
     attempts: tuple[AttemptRecord, ...] = ()
+    payload: Mapping[str, str | None] | None = None
+    """What is written of an owned call's message, result and error; what it does not name stays."""
+    lines: tuple[LogLine, ...] = ()
+    """What an owned call has logged."""
+    forgets_runs: bool = False
+    """Whether the runs that were written before are forgotten first."""
 
 
 def new_record(report: Report, facts: CallFacts, now: datetime) -> CallRecord:
@@ -37,6 +44,7 @@ def new_record(report: Report, facts: CallFacts, now: datetime) -> CallRecord:
         parent_id=facts.parent_id,
         group_id=facts.group_id,
         schedule=facts.schedule,
+        rerun_of=facts.rerun_of,
         enqueued_at=facts.enqueued_at or now,
         due_at=facts.due_at,
         expires_at=facts.expires_at,

@@ -203,6 +203,10 @@ class MergingStore(ABC):
     def _find(self, call_id: str, run: str | None) -> Found:
         """Read the row of a call, the row of its run `run`, and the store's time."""
 
+    def _find_again(self, call_id: str, run: str | None) -> Found:
+        """Read once more after somebody was faster, and see what he wrote."""
+        return self._find(call_id, run)
+
     @abstractmethod
     def _write(self, merged: Merged, replaces: CallRecord | None) -> bool:
         """Write row and runs in one step, if the row still has the version of `replaces`.
@@ -221,16 +225,18 @@ class MergingStore(ABC):
 
     def report(self, report: Report) -> bool:
         """Merge one report into its call; return whether it changed anything."""
-        _require_id(report.call_id)
+        require_id(report.call_id)
         if isinstance(report, Enqueued) and report.facts is not None:
             return self._enqueue(report, report.facts)
+        find = self._find
         for _ in range(self._PATIENCE):
-            found = self._find(report.call_id, run_of(report))
+            found = find(report.call_id, run_of(report))
             merged = merge(found.record, found.attempt, report, found.now)
             if merged is None:
                 return False
             if self._write(merged, found.record):
                 return True
+            find = self._find_again
         raise StoreError(f"Call {report.call_id!r} was changed by others {self._PATIENCE} times in a row.")
 
     def _enqueue(self, report: Enqueued, facts: CallFacts) -> bool:
@@ -292,9 +298,9 @@ class MergingStore(ABC):
 
     def get_status(self, call_id: str) -> CallSnapshot | None:
         """Return the call as it stands, or None."""
-        _require_id(call_id)
-        record = self._find(call_id, None).record
-        return None if record is None else record.snapshot()
+        require_id(call_id)
+        found = self._find(call_id, None)
+        return None if found.record is None or found.record.is_absent(found.now) else found.record.snapshot()
 
     async def arecord_enqueue(self, *args: Any, **kwargs: Any) -> bool:
         """Async twin of `record_enqueue`."""
@@ -326,7 +332,8 @@ def is_usable_id(call_id: object) -> bool:
     return isinstance(call_id, str) and 1 <= len(call_id) <= MAX_ID and clean(call_id) == call_id
 
 
-def _require_id(call_id: str) -> None:
+def require_id(call_id: str) -> None:
+    """Refuse what cannot be the id of a call: `ConfigurationError`."""
     if not isinstance(cast(object, call_id), str) or not 1 <= len(call_id) <= MAX_ID:
         raise ConfigurationError(f"A call id is a text of 1 to {MAX_ID} characters, not {call_id!r:.220}.")
     if clean(call_id) != call_id:

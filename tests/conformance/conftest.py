@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.conformance.tracking_store")
+pytest.register_assert_rewrite("tests.conformance.tracking_store", "tests.conformance.call_store")
 
 from tests.conformance.report import (  # noqa: E402 - only now are the asserts rewritten
     pytest_collection_modifyitems,

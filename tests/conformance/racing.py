@@ -65,6 +65,25 @@ class ThreadRacers:
         return list(zip(*sides, strict=True))
 
 
+def crowd(moves: Sequence[Move], store: MergingStore, leave: Callable[[], None]) -> list[Any]:
+    """Make all moves at once, each in a thread of its own; return what each gave or raised. `leave` ends a thread."""
+    start = threading.Barrier(len(moves))
+    results: list[Any] = [None] * len(moves)
+
+    def run(number: int) -> None:
+        try:
+            results[number] = next(_rounds(store, [moves[number]], start))
+        finally:
+            leave()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(moves))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    return results
+
+
 class ProcessRacers:
     """Two processes, each with a store that `opener` opens there."""
 

@@ -15,7 +15,7 @@ from tests.conftest import required
 
 #: The stores that must join each suite, and the service that each one needs.
 STORES = {"memory": None, "redis": "redis", "sqlite": None, "postgres": "postgres", "mysql": "mysql"}
-ROW = re.compile(r"test_(trk)_(\d\d)_")
+ROW = re.compile(r"test_(trk|lrp)_(\d\d)_")
 
 
 @dataclass
@@ -77,7 +77,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if ACCOUNT.rows:
         terminalreporter.section("conformance")
-        terminalreporter.line(f"tracking rows passed: {ACCOUNT.line()}")
+        terminalreporter.line(f"rows passed: {ACCOUNT.line()}")
         for fault in _faults(terminalreporter.config):
             terminalreporter.line(fault, red=True)
 

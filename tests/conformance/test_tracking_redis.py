@@ -61,7 +61,7 @@ def test_every_key_carries_the_prefix(redis_url: str, redis_prefix: str) -> None
     TrackingStoreConformance.run_and_fail(store, call_id)
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         keys = sorted(client.scan_iter(match=f"{prefix}:*"))
-    assert keys == [f"{prefix}:call:{call_id}", f"{prefix}:ended", f"{prefix}:runs:{call_id}"]
+    assert keys == [f"{prefix}:begun", f"{prefix}:call:{call_id}", f"{prefix}:ended", f"{prefix}:runs:{call_id}"]
     assert RedisTrackingStore(redis_url, prefix=f"{redis_prefix}other").get_status(call_id) is None
     store.close()
 

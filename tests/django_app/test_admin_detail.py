@@ -13,10 +13,18 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 
 import django_app
-from django_app.admin.detail import MOST_ATTEMPTS, MOST_CHILDREN, MOST_RELATIVES, detail_of
+from django_app.admin.detail import (
+    MOST_ATTEMPTS,
+    MOST_CHILDREN,
+    MOST_LINES,
+    MOST_PAYLOAD,
+    MOST_RELATIVES,
+    detail_of,
+)
+from django_app.admin.display import NOTHING
 from django_app.admin.history import runs_of, spans_of
 from django_app.admin.sentence import sentence
-from django_app.models import Attempt, Call
+from django_app.models import Attempt, Call, LogLine, Payload
 from lrp_celery.tracking.status import CallStatus, Reason
 from tests.browser.story import Story
 
@@ -309,6 +317,101 @@ def test_a_page_takes_a_fixed_number_of_bounded_queries(admin_client, told):
 def test_attempts_have_no_page_of_their_own(admin_client, told):
     assert admin_client.get("/admin/lrp_celery/attempt/").status_code == 404
     assert Attempt.objects.exists()
+
+
+# --- Procedures
+
+
+def owned(story, status="started", **values):
+    known = {"owned": True, "idempotent": True, "max_attempts": 3, "losses": 1, "sends": 2, **values}
+    return story.call("build_report", status, age=60, **known)
+
+
+def log(call, *numbers):
+    LogLine.objects.bulk_create(
+        LogLine(call=call, number=number, at=call.enqueued_at, text=f"line {number} <b>") for number in numbers
+    )
+    Call.objects.filter(pk=call.pk).update(lines=numbers[-1])
+
+
+def test_a_call_of_a_procedure_shows_what_is_known_of_it(admin_client, story):
+    call = owned(
+        story,
+        progress='{"done": 4070, "total": 5000.5, "text": "rows <saved>"}',
+        abort_requested_at=story.now,
+        abort_by="ada",
+        abort_reason="wrong <month>",
+    )
+    text = text_of(page(admin_client, call))
+    expected = [
+        "Procedure Progress 4070 of 5000.5: rows <saved> Idempotent yes Workers lost 1 of 3 Sent again 2",
+        "By ada Reason wrong <month>",
+    ]
+    for words in expected:
+        assert words in text, words
+
+
+def test_a_call_of_another_task_shows_who_asked_for_its_end_but_no_procedure(admin_client, story):
+    call = story.call("import_places", "started", age=60, abort_requested_at=story.now, abort_by="ada")
+    text = text_of(page(admin_client, call))
+    assert f"By ada Reason {NOTHING}" in text
+    assert "Idempotent" not in text
+    assert "Abort requested" not in text_of(page(admin_client, story.call("import_places", "started", age=60)))
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [(None, NOTHING), ('{"done": 0.3333}', "0.33"), ('{"done": 2, "total": null, "text": "pages"}', "2: pages")],
+)
+def test_progress_is_shown_as_far_as_it_is_known(admin_client, story, said, shown):
+    assert f"Progress {shown} Idempotent" in text_of(page(admin_client, owned(story, progress=said)))
+
+
+def test_the_newest_lines_of_the_log_are_shown(admin_client, story):
+    call = owned(story)
+    log(call, *range(1, MOST_LINES + 6))
+    text = text_of(page(admin_client, call))
+    assert "5 earlier lines are not shown." in text
+    assert "line 5 <b>" not in text
+    assert text.index("line 6 <b>") < text.index(f"line {MOST_LINES + 5} <b>")
+    Call.objects.filter(pk=call.pk).update(lines=MOST_LINES + 6)
+    assert "1 later line was not kept." in text_of(page(admin_client, call))
+
+
+def test_results_and_errors_are_shown_only_to_who_may_view_payloads(client, story):
+    succeeded, failed = owned(story, "succeeded"), owned(story, "failed")
+    Payload.objects.create(call=succeeded, message='{"args": ["secret"]}', result='{"file": "\\u00fc<b>.md\\ud800"}')
+    Payload.objects.create(call=failed, error='{"type": "ValueError", "args": ["no such month"]}')
+    person = get_user_model().objects.create_user("vera", is_staff=True)
+    person.user_permissions.add(Permission.objects.get(codename="view_call"))
+    client.force_login(person)
+    assert "ü<b>" not in text_of(page(client, succeeded))
+    person.user_permissions.add(Permission.objects.get(codename="view_payload"))
+    assert 'Result { "file": "ü<b>.md" }' in text_of(page(client, succeeded)).replace("&lt;", "<")
+    assert "no such month" in text_of(page(client, failed))
+    assert "secret" not in text_of(page(client, succeeded))
+
+
+def test_what_is_kept_is_cut_to_a_bound_and_may_be_any_text(admin_client, story):
+    call = owned(story, "succeeded")
+    for result in ("[" * 10_000, "x" * 2 * MOST_PAYLOAD, "[" + "1," * MOST_PAYLOAD + "1]"):
+        Payload.objects.update_or_create(call=call, defaults={"result": result})
+        markup = page(admin_client, call)
+        assert ("The rest is not shown." in markup) is (len(result) > MOST_PAYLOAD)
+        assert len(markup) < 3 * MOST_PAYLOAD
+
+
+def test_the_page_of_a_procedures_call_takes_two_queries_more(admin_client, story):
+    call = owned(story, "succeeded")
+    log(call, 1)
+    Payload.objects.create(call=call, message="m" * 1000, result="1")
+    with CaptureQueriesContext(connection) as captured:
+        page(admin_client, call)
+    seen = [made["sql"] for made in captured if "lrp_celery" in made["sql"]]
+    assert len(seen) <= 7, "\n".join(seen)
+    for sql in seen:
+        assert "LIMIT" in sql or '"call_id" IN' in sql, sql
+        assert '"message"' not in sql
 
 
 # --- Languages

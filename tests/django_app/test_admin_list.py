@@ -11,6 +11,7 @@ from django.utils import timezone
 from django_app.admin import tasks
 from django_app.admin.conditions import is_overdue, is_silent
 from django_app.admin.paginator import CappedPaginator
+from django_app.clock import read_clock
 from django_app.models import Call
 from tests.browser.story import Story
 
@@ -220,6 +221,52 @@ def test_search_finds_calls_by_task(admin_client, told):
 def test_a_search_stays_within_the_filters(admin_client, told):
     response = admin_client.get(LIST, {"q": "import_places", "status": "failed"})
     assert shown(response) == ids(Call.objects.filter(status="failed", task="places.tasks.import_places"))
+
+
+# --- What is not there any more
+
+
+@pytest.fixture
+def gone(story):
+    """Calls that were removed, or whose time to live is over; and their neighbours, that are to be seen."""
+    past, future = story.now - timedelta(seconds=1), story.now + timedelta(hours=1)
+    root = story.call("import_places", "succeeded", age=30, call_id="seen-root").pk
+    for call_id, values in {"removed": {"removed_at": past}, "expired": {"purge_at": past}}.items():
+        story.call(
+            "import_places", "failed", age=20, call_id=call_id, owned=True, root_id=root, parent_id=root, **values
+        )
+    story.call("import_places", "failed", age=10, call_id="seen-lives", owned=True, purge_at=future, root_id=root)
+    story.call("import_places", "started", age=5, call_id="seen-open", owned=True, purge_at=past)
+    return {"removed", "expired"}
+
+
+def test_what_was_removed_or_has_outlived_its_time_is_in_no_list_and_no_count(admin_client, gone):
+    seen = {"seen-root", "seen-lives", "seen-open"}
+    assert ids(Call.objects.visible()) == seen
+    response = admin_client.get(LIST)
+    assert shown(response) == seen
+    assert response.context["cl"].paginator.count == 3
+    assert shown(admin_client.get(LIST, {"attention": "any"})) <= seen
+    assert shown(admin_client.get(LIST, {"status": "failed"})) == {"seen-lives"}
+    assert shown(admin_client.get(LIST, {"root": "seen-root"})) == {"seen-root", "seen-lives"}
+
+
+def test_nor_is_it_found_or_shown(admin_client, gone):
+    for call_id in gone:
+        assert search(admin_client, call_id) == set()
+        response = admin_client.get(f"{LIST}{call_id}/change/", follow=True)
+        assert f"There is no call “{call_id}”" in response.content.decode()
+    text = admin_client.get(f"{LIST}seen-root/change/").content.decode()
+    assert not [call_id for call_id in gone if f"{LIST}{call_id}/" in text]
+
+
+def test_whether_a_call_is_seen_is_decided_by_the_clock_of_the_database(story):
+    story.call(
+        "import_places", "failed", age=10, call_id="soon", purge_at=read_clock(connection) + timedelta(seconds=1)
+    )
+    assert ids(Call.objects.visible()) == {"soon"}
+    Call.objects.update(purge_at=read_clock(connection))
+    assert ids(Call.objects.visible()) == set()
 
 
 # --- What it costs

@@ -91,6 +91,20 @@ def test_w004_tasks_may_run_longer_than_the_broker_waits(app):
     assert ids(checks.check_celery()) == []
 
 
+def test_w006_tombstones_do_not_outlast_late_copies_of_a_message(app, settings):
+    app.conf.broker_transport_options = {"visibility_timeout": 86_400}
+    (message,) = checks.check_celery()
+    assert ids([message]) == ["lrp_celery.W006"]
+    assert "86400 s" in message.msg
+    settings.LRP_CELERY = {"TOMBSTONE": 90_000}
+    assert ids(checks.check_celery()) == []
+    settings.LRP_CELERY = {"TOMBSTONE": 3600}
+    app.conf.broker_transport_options = {}
+    assert ids(checks.check_celery()) == ["lrp_celery.W006"]
+    app.conf.update(broker_url="amqp://", broker_transport_options={"confirm_publish": True})
+    assert ids(checks.check_celery()) == [], "RabbitMQ has no such timeout"
+
+
 @pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
 def test_w005_requests_are_atomic(app, settings):
     settings.DATABASES = {"default": {**settings.DATABASES["default"], "ATOMIC_REQUESTS": True}}

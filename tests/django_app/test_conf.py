@@ -6,7 +6,9 @@ import pytest
 from django.test import override_settings
 
 from django_app.conf import Options, options
+from django_app.stores import DjangoTrackingStore
 from lrp_celery.core.errors import ConfigurationError
+from lrp_celery.tracking.owned import Timing
 from lrp_celery.tracking.status import CallStatus
 
 
@@ -19,6 +21,21 @@ def test_override_settings_is_followed_there_and_back():
         assert options().TRACK == ("a.*",)
         assert options().SILENT_AFTER == 60
     assert options().TRACK == ("*",)
+
+
+def test_the_waits_of_owned_calls_reach_the_stores():
+    chosen = {"LEASE": 4, "RESEND_AFTER": timedelta(minutes=2), "TOMBSTONE": timedelta(hours=3), "HEARTBEAT": 1.5}
+    with override_settings(LRP_CELERY=chosen):
+        assert options().HEARTBEAT == 1.5
+        assert DjangoTrackingStore().timing == Timing(lease=4, resend_after=120, tombstone=10_800)
+    assert DjangoTrackingStore().timing == Timing()
+
+
+def test_durations_and_sizes_have_the_documented_defaults():
+    chosen = options()
+    assert (chosen.HEARTBEAT, chosen.LEASE, chosen.RESCUE_INTERVAL, chosen.RESEND_AFTER) == (3, 10, 2, 60)
+    assert (chosen.SETTLE_WAIT, chosen.GRACE, chosen.PUBLISH_WAIT, chosen.TOMBSTONE) == (30, 10, 1, 86_400)
+    assert chosen.MAX_PAYLOAD == 262_144
 
 
 def test_retention_adds_to_the_defaults():
@@ -39,6 +56,14 @@ def test_retention_adds_to_the_defaults():
         ({"DATABASE": "nowhere"}, "not in DATABASES"),
         ({"SILENT_AFTER": 0}, "above 0"),
         ({"SILENT_AFTER": "1"}, "above 0"),
+        ({"LEASE": -1}, "above 0"),
+        ({"HEARTBEAT": True}, "above 0"),
+        ({"TOMBSTONE": timedelta(0)}, "above 0"),
+        ({"GRACE": None}, "above 0"),
+        ({"MAX_PAYLOAD": 0}, "bytes above 0"),
+        ({"MAX_PAYLOAD": 1.5}, "bytes above 0"),
+        ({"MAX_PAYLOAD": True}, "bytes above 0"),
+        ({"LEESE": 1}, "Did you mean 'LEASE'?"),
         ({"RETENTION": {"*": 7}}, "timedelta"),
         ({"RETENTION": 7}, "a dict"),
         ([], "is a dict"),

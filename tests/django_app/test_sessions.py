@@ -11,7 +11,7 @@ from django.test import override_settings
 from django_app.models import Call
 from django_app.stores import DjangoTrackingStore, rows
 from django_app.stores.sessions import OwnSession
-from lrp_celery.core.errors import StoreUnavailable
+from lrp_celery.core.errors import StoreError, StoreUnavailable
 
 app = Celery("sessions", broker="memory://", backend="cache+memory://", set_as_current=False)
 app.conf.task_default_queue = "sessions"
@@ -83,3 +83,89 @@ def test_a_server_that_does_not_answer_is_told_apart(postgres_alias, monkeypatch
     monkeypatch.setitem(connections[postgres_alias].settings_dict, "PORT", "1")
     with pytest.raises(StoreUnavailable):
         DjangoTrackingStore(session=session).get_status("x")
+
+
+# --- A caller whose transaction sees the past
+
+
+class Other:
+    """Somebody else's connection, each time a new one in a thread of its own."""
+
+    def __init__(self, alias):
+        self.alias = alias
+
+    def does(self, method, *args):
+        def work():
+            try:
+                done.append(getattr(DjangoTrackingStore(self.alias), method)(*args))
+            finally:
+                connections[self.alias].close()
+
+        done = []
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        (result,) = done
+        return result
+
+
+@pytest.fixture
+def frozen():
+    """Returns an alias whose transactions see what was there when they began to read."""
+    changed = []
+
+    def freeze(alias, level):
+        connection = connections[alias]
+        connection.close()
+        options = connection.settings_dict.setdefault("OPTIONS", {})
+        changed.append((connection, options, options.get("isolation_level")))
+        options["isolation_level"] = level
+        return alias
+
+    yield freeze
+    for connection, options, before in changed:
+        options.pop("isolation_level")
+        if before is not None:
+            options["isolation_level"] = before
+        connection.close()
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True, databases="__all__")
+def test_a_write_in_a_transaction_that_sees_the_past_of_mysql_builds_on_the_present(mysql_alias, frozen):
+    alias = frozen(mysql_alias, "repeatable read")
+    store, other = DjangoTrackingStore(alias), Other(alias)
+    store.record_enqueue("known", "t")
+    with transaction.atomic(using=alias):
+        assert store.get_status("known").retries == 0
+        assert store.get_status("new") is None
+        other.does("record_attempt", "known", "retrying", 1)
+        other.does("record_enqueue", "new", "t")
+        assert store.get_status("known").retries == 0, "it does see the past"
+        assert not store.record_attempt("known", "started", 0), "late news of an earlier retry"
+        assert store.record_attempt("known", "started", 2)
+        assert not store.record_enqueue("new", "t")
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT 1")
+    assert store.get_status("known").retries == 2
+    assert other.does("record_terminal", "known", "succeeded"), "and nothing is locked any more"
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True, databases="__all__")
+@pytest.mark.parametrize("level", [3, 4], ids=["repeatable read", "serializable"])
+def test_a_conflict_in_a_transaction_that_sees_the_past_of_postgresql_is_a_store_error(postgres_alias, frozen, level):
+    alias = frozen(postgres_alias, level)
+    store, other = DjangoTrackingStore(alias), Other(alias)
+    store.record_enqueue("known", "t")
+    with transaction.atomic(using=alias):
+        store.record_enqueue("mine", "t")
+        assert store.get_status("known").retries == 0
+        assert other.does("record_attempt", "known", "retrying", 1)
+        with pytest.raises(StoreError, match="serialize") as raised:
+            store.record_attempt("known", "started", 2)
+        # The server answers: it is no reason to leave it alone for a while.
+        assert not isinstance(raised.value, StoreUnavailable)
+        assert store.get_status("mine") is not None, "the caller's transaction goes on"
+    assert store.get_status("mine") is not None
+    assert store.get_status("known").retries == 1

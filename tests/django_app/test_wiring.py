@@ -115,7 +115,8 @@ def test_a_poisoned_transaction_harms_neither_task_nor_caller(eager):
 def test_a_fault_of_ours_does_not_poison_the_callers_transaction(eager, monkeypatch):
     from django_app.stores import rows
 
-    monkeypatch.setattr(rows, "new_call", lambda values: Call(**{**values, "status": "nonsense", "task": None}))
+    honest = rows.calls.insert
+    monkeypatch.setattr(rows.calls, "insert", lambda connection, values: honest(connection, {**values, "task": None}))
     with transaction.atomic():
         assert eager.tasks["wired.add"].delay(1, 2).get() == 3
         assert not Call.objects.exists(), "and the connection still works"

@@ -13,10 +13,11 @@ READY = "LRP_TEST_READY"
 
 
 def make_app(settings: dict[str, Any], *, current: bool) -> Celery:
-    """Return an app that has the tasks of `tests.integration.tasks`."""
-    app = Celery("tests.integration", set_as_current=current)
+    """Return an app that has the tasks and procedures of this folder."""
+    # Rooms share databases, but no broker: what one of them has to send is no business of another's.
+    app = Celery(settings["task_default_queue"], set_as_current=current)
     app.conf.update(settings)
-    app.conf.imports = ("tests.integration.tasks",)
+    app.conf.imports = ("tests.integration.tasks", "tests.integration.procedures", "tests.integration.hostile")
     return app
 
 

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from celery import Celery
+from celery._state import get_current_app
 from celery.result import AsyncResult
 from django.db import connections
 from django.test import override_settings
@@ -441,6 +443,7 @@ class Room:
             stack.enter_context(blocker.unblock())
             stack.enter_context(alias_of(self.alias, self.database))
             stack.enter_context(override_settings(LRP_CELERY={"DATABASE": self.alias}))
+            stack.enter_context(current(self.app))
             yield
 
     def verify(self) -> None:
@@ -450,6 +453,19 @@ class Room:
             if differences := self._differences(call_id, wanted):
                 problems.append(f"{test}: {differences}{self.tell(call_id)}")
         assert not problems, "\n".join(["after the tests had looked:", *problems])
+
+
+@contextlib.contextmanager
+def current(app: Celery) -> Iterator[None]:
+    """Let `app` be the one that shared tasks belong to."""
+    before = get_current_app()
+    app.finalize()
+    app.loader.import_default_modules()
+    app.set_current()
+    try:
+        yield
+    finally:
+        before.set_current()
 
 
 @contextlib.contextmanager

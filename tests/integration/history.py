@@ -13,13 +13,16 @@ FIXED = (
     "status", "reason", "retries", "attempt", "worker", "pid", "last_error", "error_type", "http_status",
     "enqueued_at", "started_at", "terminal_at",
 )  # fmt: skip
-COLUMNS = ("call_id", *FIXED, "version")
+#: Of these a removal leaves nothing.
+BLANKED = ("last_error", "error_type")
+COLUMNS = ("call_id", *FIXED, "removed_at", "version")
 
 _TABLE = """
 CREATE TABLE lrp_test_history (
     seq {serial}, call_id varchar(200) {binary}, status varchar(16), reason varchar(20), retries integer,
     attempt integer, worker varchar(255), pid bigint, last_error varchar(2000), error_type varchar(255),
-    http_status integer, enqueued_at {instant}, started_at {instant}, terminal_at {instant}, version integer
+    http_status integer, enqueued_at {instant}, started_at {instant}, terminal_at {instant}, removed_at {instant},
+    version integer
 )
 """
 _VENDORS = {
@@ -77,8 +80,13 @@ def changed_after_the_end(states: list[dict[str, Any]]) -> list[str]:
     found = []
     for state in states:
         end = ends.get(state["call_id"])
+        if end is not None and state["terminal_at"] is None and state["enqueued_at"] > end["terminal_at"]:
+            # The call was removed, and its id given to another one.
+            del ends[state["call_id"]]
+            end = None
         if end is not None:
-            changes = [f"{name}: {end[name]!r} -> {state[name]!r}" for name in FIXED if end[name] != state[name]]
+            fixed = [name for name in FIXED if state["removed_at"] is None or name not in BLANKED]
+            changes = [f"{name}: {end[name]!r} -> {state[name]!r}" for name in fixed if end[name] != state[name]]
             if changes:
                 found.append(f"{state['call_id']}: {'; '.join(changes)}")
         if state["terminal_at"] is not None:

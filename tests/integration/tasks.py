@@ -53,6 +53,11 @@ def quiet():
     note(STARTED)
 
 
+@shared_task(name="tests.refuse")
+def refuse(user, password):
+    raise ValueError(f"{password} is wrong")
+
+
 @shared_task(name="tests.fail")
 def fail(kind="ValueError", message="no"):
     note(STARTED)

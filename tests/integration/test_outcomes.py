@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from unittest.mock import ANY
 
+from lrp_celery.tracking import signals
 from tests.integration.cells import BASE, MARIADB, MATRIX, RABBITMQ, SOLO, SQLITE, THREADS, on
 
 EVERYWHERE = (BASE, RABBITMQ, THREADS, SOLO, MARIADB, MATRIX)
@@ -16,6 +17,29 @@ def test_a_call_that_returns_has_succeeded(cell):
     row = cell.expect(call, "succeeded", task="tests.add", summary="2, y=3, password=[redacted]", published=True)
     assert cell.runs(call) == 1
     assert row.started_at is not None
+
+
+@on(BASE, RABBITMQ)
+def test_a_call_is_shown_as_its_publisher_wants_it_also_by_its_worker(cell):
+    ours = cell.tasks.add.apply_async((2,), {"y": 3}, argsrepr="(<two>,)")
+    cell.expect(ours, "succeeded", summary="(<two>,), y=3")
+    # Of a publisher that does not track, the row is the worker's.
+    signals.disconnect()
+    try:
+        strangers = cell.tasks.add.apply_async((2,), {"y": 3}, argsrepr="(<two>,)")
+    finally:
+        signals.connect()
+    assert cell.wait_for(strangers).target_summary == "(<two>,), y=3"
+
+
+@on(BASE, THREADS)
+def test_a_secret_that_a_map_passes_on_is_neither_shown_nor_in_its_error(cell):
+    call = cell.tasks.refuse.starmap([("ada", "hunter22")]).apply_async()
+    row = cell.wait_for(call)
+    assert row.target_summary == "tests.refuse, 1 item: ('ada', [redacted])"
+    assert (row.status, row.last_error) == ("failed", "[redacted] is wrong")
+    (attempt,) = cell.attempts(call.id)
+    assert "hunter22" not in attempt.traceback
 
 
 @on(*EVERYWHERE)

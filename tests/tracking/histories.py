@@ -23,6 +23,7 @@ from lrp_celery.tracking.reports import (
     ErrorFacts,
     NotRun,
     Outcome,
+    Published,
     PublishFailed,
     Report,
     RunFacts,
@@ -94,7 +95,16 @@ def arrivals(draw: st.DrawFn, history: History) -> tuple[list[Report], list[Repo
     kept = draw(st.lists(st.booleans(), min_size=len(history.reports), max_size=len(history.reports)))
     subset = [report for report, keep in zip(history.reports, kept, strict=True) if keep]
     doubles = draw(st.lists(st.sampled_from(subset), max_size=3)) if subset else []
-    return subset, draw(st.permutations([*subset, *doubles]))
+    return subset, _news_of_publishes_in_order(draw(st.permutations([*subset, *doubles])))
+
+
+def _news_of_publishes_in_order(arrived: list[Report]) -> list[Report]:
+    """One process tells of its own publishes, one after the other: that they failed, then that one succeeded."""
+    places = [place for place, report in enumerate(arrived) if isinstance(report, PublishFailed | Published)]
+    news = sorted((arrived[place] for place in places), key=lambda report: isinstance(report, Published))
+    for place, report in zip(places, news, strict=True):
+        arrived[place] = report
+    return arrived
 
 
 @st.composite
@@ -130,6 +140,8 @@ class _Story:
             self.reports.append(Enqueued(call_id=CALL_ID, facts=FACTS))
             if draw(st.integers(0, 9)) == 0:
                 self.tell(PublishFailed, error=ErrorFacts(type="Broken"))
+                if draw(st.booleans()):
+                    self.tell(Published)
 
     def tell(self, kind: type[Any], **details: Any) -> None:
         self.reports.append(_told(kind, self.turn, **details))

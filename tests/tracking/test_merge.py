@@ -20,6 +20,7 @@ from lrp_celery.tracking.reports import (
     ErrorFacts,
     NotRun,
     Outcome,
+    Published,
     PublishFailed,
     Report,
     RunFacts,
@@ -122,6 +123,7 @@ def stopping(
         (stopping(ONE), "started"),
         (told(NotRun, outcome=REVOKED), "discarded"),
         (told(PublishFailed, error=OOPS), "submitted"),
+        (told(Published), "submitted"),
     ],
 )
 def test_any_report_with_facts_makes_the_row(report: Report, status: str) -> None:
@@ -160,6 +162,33 @@ def test_a_publish_that_failed_but_ran_all_the_same_is_no_news() -> None:
     call = Call(enqueued(), started(ONE))
     assert not call.tell(told(PublishFailed, error=OOPS))
     assert call.record.error_type is None
+
+
+def test_a_publish_that_succeeds_after_one_that_failed_clears_the_error() -> None:
+    call = Call(enqueued(), told(PublishFailed, error=OOPS), told(Published))
+    assert call.stands == ("submitted", "")
+    assert (call.record.error_type, call.record.last_error, call.record.http_status) == (None, None, None)
+    assert call.record.published_at == NOON + timedelta(seconds=3)
+    assert not call.tell(told(Published))
+
+
+def test_a_publish_that_failed_once_more_is_shown_again() -> None:
+    failed = told(PublishFailed, error=OOPS)
+    call = Call(enqueued(), failed, told(Published), failed)
+    assert (call.record.error_type, call.record.published_at) == ("ValueError", None)
+
+
+def test_a_publish_that_succeeded_is_told_of_a_call_that_already_runs_and_says_nothing_of_its_error() -> None:
+    call = Call(enqueued(), told(PublishFailed, error=OOPS), started(ONE), ended(ONE, Again.REQUEUED, error=OOPS))
+    before = call.record
+    assert call.tell(told(Published))
+    assert (call.record.status, call.record.error_type) == (before.status, before.error_type)
+    assert call.record.published_at is not None
+
+
+def test_a_publish_that_succeeded_is_no_news_of_a_later_turn_or_of_what_has_ended() -> None:
+    assert not Call(enqueued(), told(Waiting, 1)).tell(told(Published))
+    assert not Call(enqueued(), started(ONE), ended(ONE, SUCCEEDED)).tell(told(Published))
 
 
 # --- runs -----------------------------------------------------------------------------
@@ -492,3 +521,12 @@ def test_each_write_has_a_version_and_a_time_of_its_own() -> None:
     assert call.record.version == 0
     call.tell(started(ONE))
     assert (call.record.version, call.record.updated_at) == (1, call.clock.now())
+
+
+def test_the_times_of_a_call_never_go_back() -> None:
+    call = Call(Enqueued(call_id="x", facts=FACTS), Started(call_id="x", run=ONE))
+    before = call.record.updated_at
+    # Somebody waited to write, and read the clock before he did.
+    call.clock.advance(-timedelta(seconds=10))
+    call.tell(Ended(call_id="x", run=ONE, outcome=SUCCEEDED))
+    assert call.record.terminal_at == call.record.updated_at == before

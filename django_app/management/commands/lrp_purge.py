@@ -54,6 +54,9 @@ class Command(BaseCommand):
             return
         verb = "would be deleted" if options["dry_run"] else "deleted"
         self.stdout.write(f"{purged.calls} calls {verb}.")
+        if purged.emptied:
+            verb = "would be emptied" if options["dry_run"] else "emptied"
+            self.stdout.write(f"{purged.emptied} calls whose time to live is over {verb}.")
         if not purged.complete:
             self.stdout.write("The time budget is spent and more are due; run it again.")
 

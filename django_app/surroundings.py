@@ -1,0 +1,24 @@
+"""What a connection's surroundings allow: whether a second connection would see the same database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core import mail
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+def under_test() -> bool:
+    """Whether Django's test environment is set up in this process."""
+    return hasattr(mail, "outbox")
+
+
+def is_test_case(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a `TestCase` holds the connection, which rolls back whatever is written on it."""
+    return any(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+
+
+def is_callers_only(connection: BaseDatabaseWrapper) -> bool:
+    """Whether only this very connection sees what it writes: in a `TestCase`, and on SQLite in memory."""
+    in_memory: Any = getattr(connection, "is_in_memory_db", None)
+    return is_test_case(connection) or (in_memory is not None and bool(in_memory()))

@@ -1,0 +1,32 @@
+"""What a worker tells its side process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brief:
+    """What a side process has to know; from its worker, as JSON."""
+
+    app: str
+    """`module:attribute` of the Celery app, or `path.py:attribute` if it lives in the program that was started."""
+    path: list[str]
+    """The worker's `sys.path`."""
+    folder: str
+    """Where the processes of the worker show what they run."""
+    boot_id: str
+    name: str
+    host: str
+    parent: int
+    pool: str
+
+    def to_json(self) -> str:
+        """Return the form in which it is handed over."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Brief:
+        """Return what `to_json` wrote."""
+        return cls(**json.loads(text))

@@ -1,0 +1,111 @@
+"""Making a call: its row in the caller's transaction, its message after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from lrp_celery.core.clock import SystemClock
+from lrp_celery.core.errors import CallIdConflict, NotEncodable, StoreError
+from lrp_celery.procedures.envelope import Envelope, capture
+from lrp_celery.procedures.options import CallOptions
+from lrp_celery.procedures.publishing import send_or_leave
+from lrp_celery.procedures.runtime import Runtime
+from lrp_celery.tracking import messages
+from lrp_celery.tracking.callstore import CallStore
+from lrp_celery.tracking.owned import Order, Terms
+from lrp_celery.tracking.record import CallRecord
+from lrp_celery.tracking.reports import CallFacts
+
+
+class Calling:
+    """One call that is being made."""
+
+    def __init__(
+        self,
+        task: Any,
+        runtime: Runtime,
+        terms: Terms,
+        options: CallOptions,
+        call_id: str,
+        *,
+        rerun_of: str | None = None,
+    ) -> None:
+        self._task = task
+        self._runtime = runtime
+        self._terms = terms
+        self._options = options
+        self._call_id = call_id
+        self._rerun_of = rerun_of
+
+    def make(self, args: list[Any], kwargs: dict[str, Any], summary: str) -> str:
+        """Make the call of arguments that are JSON already; return its id."""
+        if not self._options.detached:
+            self._runtime.check_transaction()
+        if self._task.app.conf.task_always_eager:
+            return self._run_now(args, kwargs, summary)
+        envelope = capture(partial(self._publish, args, kwargs))
+        message = envelope.to_json()
+        self._check_size(message)
+        queue = envelope.options.get("routing_key")
+        facts = self._facts(envelope.headers.get, queue, summary)
+        record = self._insert(Order(call_id=self._call_id, facts=facts, terms=self._terms, message=message))
+        if record is not None and record.published_at is not None:
+            self._after_commit(partial(self._send, envelope, record.generation))
+        return self._call_id
+
+    def _publish(self, args: list[Any], kwargs: dict[str, Any], producer: Any) -> None:
+        celery = dict(self._options.celery)
+        headers = {**(celery.pop("headers", None) or {}), messages.OWNED: 0}
+        self._task.apply_async(
+            args, kwargs, task_id=self._call_id, producer=producer, headers=headers, serializer="json", **celery
+        )
+
+    def _facts(self, get: Callable[[str], Any], queue: str | None, summary: str) -> CallFacts:
+        facts = messages.facts_of(get, self._task.name, queue=queue, summary=summary)
+        # The store's clock says when: timeouts are counted by it.
+        return replace(facts, enqueued_at=None, owner=self._options.owner, rerun_of=self._rerun_of)
+
+    def _insert(self, order: Order) -> CallRecord | None:
+        """Make the row; None: an earlier call has the id, and this is the same call."""
+        store = self._store()
+        record = store.insert(order)
+        if record is not None:
+            return record
+        known = store.look(order.call_id)
+        if known is None:
+            raise StoreError(f"Call {order.call_id!r} was being removed while it was made; make it again.")
+        if known.task != self._task.name or known.owner != self._options.owner:
+            raise CallIdConflict(call_id=order.call_id)
+        return None
+
+    def _store(self) -> CallStore:
+        return self._runtime.own if self._options.detached else self._runtime.callers
+
+    def _after_commit(self, work: Callable[[], None]) -> None:
+        if self._options.detached:
+            work()
+        else:
+            self._runtime.after_commit(work)
+
+    def _send(self, envelope: Envelope, generation: int) -> None:
+        send_or_leave(self._task.app, self._runtime, self._call_id, envelope.of_generation(generation))
+
+    def _check_size(self, message: str) -> None:
+        limit = self._runtime.limits.max_payload
+        if len(message) > limit:
+            raise NotEncodable(
+                f"The arguments of {self._task.name} have {len(message)} bytes of JSON, more than the {limit} of "
+                "MAX_PAYLOAD: pass the place where they can be found."
+            )
+
+    def _run_now(self, args: list[Any], kwargs: dict[str, Any], summary: str) -> str:
+        """Eagerly: the caller is the worker, and the call has settled when its id is returned."""
+        headers: dict[str, Any] = {messages.OWNED: 0, "id": self._call_id, "root_id": self._call_id}
+        messages.stamp(headers, SystemClock().now(), None)
+        facts = self._facts(headers.get, None, summary)
+        if self._insert(Order(call_id=self._call_id, facts=facts, terms=self._terms, message=None)) is not None:
+            self._task.apply(args, kwargs, task_id=self._call_id, throw=False)
+        return self._call_id

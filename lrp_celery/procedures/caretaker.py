@@ -1,0 +1,162 @@
+"""Looks after the owned calls of one worker, and after those that nobody looks after.
+
+It says that the worker lives, renews the leases of what its processes run, tells them of
+aborts, and does what is due for any call: timeouts, lost workers, messages to be sent.
+Any number may run at once: each step is one conditional write.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from lrp_celery.core.errors import StoreError
+from lrp_celery.procedures.options import name_of
+from lrp_celery.procedures.relay import Relay
+from lrp_celery.procedures.runtime import Runtime
+from lrp_celery.tracking.callstore import WorkerFacts
+from lrp_celery.tracking.owned import Care
+from lrp_celery.tracking.record import CallRecord
+from lrp_celery.tracking.status import Reason
+
+logger = logging.getLogger("lrp_celery.caretaker")
+
+#: Calls looked after in one round.
+BATCH: Final = 100
+#: Seconds between two looks for aborts of what runs.
+WATCH: Final = 0.25
+#: Seconds between two rounds of whatever is due.
+TICK: Final = 0.1
+
+
+class Processes(Protocol):
+    """What is known of the processes that run calls."""
+
+    def runs(self) -> list[tuple[str, str]]:
+        """Return (call id, run) of what runs, in processes that live and are not stopped."""
+        ...
+
+    def tell(self, call_id: str, run: str, reason: str | None, cause: Reason, *, force: bool = False) -> object:
+        """Tell a run that its call is to end (`force`: with its process); False: it could not be reached."""
+        ...
+
+    def is_dead(self, pid: int) -> bool:
+        """Whether the process is gone for sure."""
+        ...
+
+
+@dataclass(slots=True)
+class _Every:
+    """Something that is due again and again."""
+
+    seconds: float
+    work: Callable[[], None]
+    at: float = 0.0
+
+    def do(self, now: float) -> None:
+        if now >= self.at:
+            self.at = now + self.seconds
+            self.work()
+
+
+class Caretaker:
+    """One worker's; `processes` are its own."""
+
+    def __init__(self, app: Any, runtime: Runtime, worker: WorkerFacts, processes: Processes) -> None:
+        self._store = runtime.own
+        self._app_name = name_of(app)
+        self._worker = worker
+        self._processes = processes
+        self._relay = Relay(app, runtime.own)
+        self._told: set[tuple[str, bool]] = set()
+        self._steady_since: float | None = None
+        self._last_beat = 0.0
+        limits = runtime.limits
+        self._duties = [
+            _Every(min(limits.heartbeat, self._store.timing.lease / 3), self._live),
+            _Every(WATCH, self._watch),
+            _Every(limits.rescue_interval, self._look_after),
+        ]
+
+    def round(self) -> None:
+        """Do whatever is due. A store that is away costs this round, not the next."""
+        for duty in self._duties:
+            try:
+                duty.do(time.monotonic())
+            except StoreError as error:
+                self._steady_since = None
+                logger.warning("The store of the calls is away: %s", error)
+            except Exception:
+                # The others' leases must not lapse for it.
+                logger.exception("Looking after calls failed; it goes on.")
+
+    def close(self) -> None:
+        """Say that the worker has ended."""
+        try:
+            self._store.forget_worker(self._worker.boot_id)
+        except StoreError as error:
+            logger.warning("The end of worker %s could not be noted: %s", self._worker.name, error)
+
+    def _live(self) -> None:
+        self._store.renew(self._processes.runs())
+        self._store.beat(self._worker)
+        now = time.monotonic()
+        if self._steady_since is None or now - self._last_beat > self._store.timing.lease:
+            self._steady_since = now
+        self._last_beat = now
+
+    def _watch(self) -> None:
+        runs = dict(self._processes.runs())
+        for record in self._store.aborts(list(runs)):
+            run = runs[record.call_id]
+            news = run, record.abort_force
+            if run != record.run or news in self._told:
+                continue
+            cause = record.stop_reason or Reason.ABORTED
+            was_told = self._processes.tell(record.call_id, run, record.abort_reason, cause, force=record.abort_force)
+            if was_told is not False:
+                self._told.add(news)
+        self._told = {news for news in self._told if news[0] in runs.values()}
+
+    def _look_after(self) -> None:
+        # What takes longer is left to the next round: meanwhile leases are renewed.
+        until = time.monotonic() + self._store.timing.lease / 5
+        due = self._store.due(BATCH, self._app_name)
+        for call_id in due:
+            try:
+                is_unsent = self._attend(call_id)
+            except StoreError:
+                raise
+            except Exception:
+                logger.exception("Call %s could not be looked after.", call_id)
+                self._store.put_off(call_id)
+                continue
+            if is_unsent and len(due) == BATCH:
+                # It must not stand in the way of those that are due later.
+                self._store.put_off(call_id)
+            if time.monotonic() > until:
+                return
+
+    def _attend(self, call_id: str) -> bool:
+        """Do what is due for a call; return whether its message should have gone out, and did not."""
+        record = self._store.look(call_id)
+        if record is None:
+            return False
+        is_dead = self._is_dead(record)
+        if record.lease_until is not None and not is_dead and not self._may_judge():
+            return False
+        if self._store.attend(call_id, is_dead=is_dead, run=record.run) is not Care.SEND:
+            return False
+        return not self._relay.send(call_id)
+
+    def _is_dead(self, record: CallRecord) -> bool:
+        """Whether the run that holds the call is one of ours, and its process is gone."""
+        is_ours = record.run is not None and f"-{self._worker.boot_id}-" in record.run
+        return is_ours and record.pid is not None and self._processes.is_dead(record.pid)
+
+    def _may_judge(self) -> bool:
+        """Whether we have been alive and heard for a whole lease: else it may be us who were away, not the others."""
+        return self._steady_since is not None and time.monotonic() - self._steady_since >= self._store.timing.lease

@@ -1,0 +1,174 @@
+"""Waiting for a call, and what comes of it.
+
+Whoever waits subscribes first and looks then, so that no news falls in between. Where a
+store cannot tell, he looks again and again: soon at first, for most calls are short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Final, Protocol
+
+from celery import _state
+
+from lrp_celery.core import codec
+from lrp_celery.core.durations import seconds
+from lrp_celery.core.errors import CalledInTask, CallNotCommitted, CallNotFound, LrpError, ResultTimeout
+from lrp_celery.procedures import failures
+from lrp_celery.procedures.runtime import Runtime, runtime_of
+from lrp_celery.tracking.callstore import Payload
+from lrp_celery.tracking.news import Watch
+from lrp_celery.tracking.record import CallRecord
+from lrp_celery.tracking.status import CallStatus
+
+#: Seconds between two looks: at first, soon after, and after `_PATIENT_AFTER`.
+_SHORTEST: Final = 0.004
+_EAGER: Final = 0.05
+_PATIENT: Final = 0.25
+_PATIENT_AFTER: Final = 5.0
+_TOLD: Final = 2.0
+#: Who has waited for so long asks to be told: that is one write.
+_BRIEF: Final = 0.015
+
+
+class Asked(Protocol):
+    """The procedure whose result is asked for."""
+
+    @property
+    def task(self) -> Any:
+        """Its task."""
+        ...
+
+
+class Waiting:
+    """One wait for one call."""
+
+    def __init__(self, procedure: Asked, call_id: str, wait: timedelta | float | None, *, allow_in_task: bool) -> None:
+        self._task = procedure.task
+        self._call_id = call_id
+        self._runtime: Runtime = runtime_of(self._task.app)
+        self._began = time.monotonic()
+        self._until = until(wait)
+        self._is_allowed = allow_in_task or _state.get_current_worker_task() is None
+        self._pause = _SHORTEST
+        self._is_awaited = False
+
+    def look(self) -> tuple[bool, Any]:
+        """Return (True, the tree that the call returned), or (False, None) while it is open; raise what became of it."""
+        record = self._seen()
+        if record.status.is_terminal or record.abort_requested_at is not None:
+            return True, self._outcome(record)
+        if not self._is_allowed:
+            raise CalledInTask
+        if self._runtime.is_alone():
+            raise CallNotCommitted(call_id=self._call_id)
+        if time.monotonic() >= self._until:
+            raise ResultTimeout(call_id=self._call_id)
+        # A timeout must not need a worker: whoever waits settles what is overdue.
+        if record.deadline_at is not None:
+            self._runtime.own.attend(self._call_id)
+        if not self._is_awaited and self._runtime.own.tells and self._waited > _BRIEF:
+            self._is_awaited = True
+            if not self._runtime.own.await_end(self._call_id):
+                # It has come meanwhile.
+                return self.look()
+        return False, None
+
+    @contextmanager
+    def watching(self) -> Iterator[Watch]:
+        """Be told of news within this context, where the store can tell."""
+        with self._runtime.own.watching(self._call_id) as watch:
+            yield watch
+
+    def pause(self) -> float:
+        """Return for how long to wait for news before the next look."""
+        if self._is_awaited and self._runtime.own.tells:
+            # Only in case that news gets lost.
+            longest = _TOLD
+        else:
+            longest = _EAGER if self._waited < _PATIENT_AFTER else _PATIENT
+        self._pause = min(self._pause * 1.5, longest)
+        return max(0.0, min(self._pause, self._until - time.monotonic()))
+
+    @property
+    def _waited(self) -> float:
+        return time.monotonic() - self._began
+
+    def _seen(self) -> CallRecord:
+        """Return the row as everybody sees it, whatever transaction the caller is in."""
+        record = self._runtime.own.look(self._call_id)
+        if record is not None and record.task == self._task.name:
+            return record
+        if record is None and self._runtime.callers.look(self._call_id) is not None:
+            # Unless it has just been committed, by somebody else.
+            record = self._runtime.own.look(self._call_id)
+            if record is None:
+                raise CallNotCommitted(call_id=self._call_id)
+            if record.task == self._task.name:
+                return record
+        raise CallNotFound(call_id=self._call_id)
+
+    def _outcome(self, record: CallRecord) -> Any:
+        if record.status.is_open:
+            raise failures.of_abort(record.stop_reason, record.abort_reason, record.call_id)
+        payload = self._runtime.own.payload(record.call_id) or Payload()
+        if record.status is CallStatus.SUCCEEDED:
+            return None if payload.result is None else codec.loads(payload.result)
+        raised = failures.of_record(record, payload.error, tuple(self._task.throws or ()))
+        raise raised or LrpError(f"Call {record.call_id!r} ended in no known way.")
+
+
+def wait_for_result(procedure: Asked, call_id: str, wait: timedelta | float | None, *, allow_in_task: bool) -> Any:
+    """Return the JSON tree that the call returned, or raise what became of it."""
+    waiting = Waiting(procedure, call_id, wait, allow_in_task=allow_in_task)
+    is_settled, tree = waiting.look()
+    if is_settled:
+        return tree
+    with waiting.watching() as watch:
+        while not is_settled:
+            is_settled, tree = waiting.look()
+            if not is_settled:
+                watch.wait(waiting.pause())
+    return tree
+
+
+async def await_result(procedure: Asked, call_id: str, wait: timedelta | float | None, *, allow_in_task: bool) -> Any:
+    """Async twin of `wait_for_result`: it holds no thread while it waits."""
+    waiting = Waiting(procedure, call_id, wait, allow_in_task=allow_in_task)
+    apart = runtime_of(procedure.task.app).apart
+    is_settled, tree = await apart(waiting.look)
+    if is_settled:
+        return tree
+    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    with waiting.watching() as watch:
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(news.set)
+
+        watch.on_news(wake)
+        while not is_settled:
+            news.clear()
+            is_settled, tree = await apart(waiting.look)
+            if not is_settled:
+                await _either(news, waiting.pause())
+    return tree
+
+
+async def _either(news: asyncio.Event, seconds_: float) -> None:
+    try:
+        await asyncio.wait_for(news.wait(), seconds_)
+    except TimeoutError:
+        return
+
+
+def until(wait: timedelta | float | None) -> float:
+    """Return the monotonic instant at which a wait ends; 0, which has passed, where one looks once."""
+    if wait is None:
+        return float("inf")
+    if not isinstance(wait, bool) and wait in (0, timedelta(0)):
+        return 0.0
+    return time.monotonic() + (seconds(wait, "wait") or 0.0)

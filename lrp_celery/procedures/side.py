@@ -1,0 +1,78 @@
+"""The side process of a worker: `python -m lrp_celery.procedures.side`, told on stdin what to do.
+
+It is started by the worker, not forked from it: it shares no lock, no connection and no
+thread with it, and goes on when the worker's own loop stands still. It ends with the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from lrp_celery.procedures.brief import Brief
+from lrp_celery.procedures.caretaker import TICK, Caretaker
+from lrp_celery.procedures.notices import Noticeboard
+from lrp_celery.procedures.runtime import runtime_of
+from lrp_celery.tracking.callstore import WorkerFacts
+
+#: Seconds that it may take to end once its worker is gone, whatever it is waiting for.
+_PATIENCE: Final = 5.0
+
+
+def main() -> None:
+    """Look after the worker's calls until it is gone."""
+    ended = threading.Event()
+    # The terminal's Ctrl-C is for the worker, which may still have to finish what runs.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s/lrp_celery side process] %(message)s")
+    logging.getLogger("lrp_celery").setLevel(logging.INFO)
+    brief = Brief.from_json(sys.stdin.read())
+    threading.Thread(target=_end_with, args=(brief,), daemon=True).start()
+    sys.path[:] = brief.path
+    app = find_app(brief.app)
+    app.loader.import_default_modules()
+    worker = WorkerFacts(boot_id=brief.boot_id, name=brief.name, host=brief.host, pid=brief.parent, pool=brief.pool)
+    caretaker = Caretaker(app, runtime_of(app), worker, Noticeboard(Path(brief.folder)))
+    while not ended.wait(TICK) and os.getppid() == brief.parent:
+        caretaker.round()
+    caretaker.close()
+    if os.getppid() != brief.parent:
+        _clear_away(brief)
+
+
+def _end_with(brief: Brief) -> None:
+    """End this process when the worker has gone, also where a database or a broker never answers."""
+    while os.getppid() == brief.parent:
+        time.sleep(1)
+    time.sleep(_PATIENCE)
+    _clear_away(brief)
+    os._exit(1)
+
+
+def _clear_away(brief: Brief) -> None:
+    """Remove what a worker that was killed could not."""
+    shutil.rmtree(brief.folder, ignore_errors=True)
+
+
+def find_app(where: str) -> Any:
+    """Import the Celery app."""
+    module, _, attribute = where.rpartition(":")
+    if module.endswith(".py"):
+        import runpy
+
+        return runpy.run_path(module, run_name="lrp_celery_side_process")[attribute]
+    from importlib import import_module
+
+    return getattr(import_module(module), attribute)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""What a worker that runs procedures does at its start and at its end."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from celery import signals
+
+from lrp_celery.procedures import declared, revoking
+from lrp_celery.procedures.aborts import Board, board, listen
+from lrp_celery.procedures.brief import Brief
+from lrp_celery.procedures.caretaker import TICK, Caretaker
+from lrp_celery.procedures.notices import Notices
+from lrp_celery.procedures.runtime import Runtime
+from lrp_celery.tracking.callstore import WorkerFacts
+from lrp_celery.tracking.runs import boot_id
+from lrp_celery.tracking.status import Reason
+
+logger = logging.getLogger("lrp_celery.procedures")
+
+#: Seconds that a side process may take to end, and to wait before another is started after it has died.
+_PATIENCE: Final = 5.0
+#: The longest path of a socket is about 107 bytes.
+_LONGEST_FOLDER: Final = 80
+#: What the folders of workers are called, and the seconds after which one without a lock was left by a dead worker.
+_FOLDER: Final = re.compile(r"lrp-[0-9a-f]{12}-\w+")
+_ABANDONED: Final = 60.0
+#: Modules that hold the app of this process, but not of another that imports them.
+_NOT_THE_USERS: Final = frozenset({"celery", "kombu", "lrp_celery", "django_app"})
+
+
+def connect() -> None:
+    """Look after the calls of every worker that this process becomes. Doing it twice changes nothing."""
+    signals.celeryd_after_setup.connect(_on_setup, weak=False, dispatch_uid="lrp_celery.procedures.setup")
+    signals.worker_process_init.connect(_on_process, weak=False, dispatch_uid="lrp_celery.procedures.process")
+    signals.worker_shutdown.connect(_on_shutdown, weak=False, dispatch_uid="lrp_celery.procedures.shutdown")
+    revoking.connect()
+
+
+class SideProcess:
+    """The worker's side process, started again whenever it dies."""
+
+    def __init__(self, brief: Brief) -> None:
+        self._brief = brief
+        self._process: subprocess.Popen[str] | None = None
+        self._ending = threading.Event()
+        self._pid = os.getpid()
+        self._lock = _lock(Path(brief.folder))
+        os.register_at_fork(after_in_child=self._forked)
+
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether it was started by the process that this one was forked from."""
+        return os.getpid() != self._pid
+
+    def start(self) -> None:
+        """Start it, and watch it from a thread."""
+        self._launch()
+        threading.Thread(target=self._watch, name="lrp_celery-side", daemon=True).start()
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """End it; nothing happens in a forked child, or the second time."""
+        if os.getpid() != self._pid or self._ending.is_set():
+            return
+        self._ending.set()
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE)
+        shutil.rmtree(self._brief.folder, ignore_errors=True)
+
+    def _launch(self) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lrp_celery.procedures.side"],
+            stdin=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, self._brief.path))},
+        )
+        self._process = process
+        if process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.write(self._brief.to_json())
+                process.stdin.close()
+
+    def _watch(self) -> None:
+        while not self._ending.is_set() and self._process is not None:
+            began = time.monotonic()
+            code = self._process.wait()
+            # At once, for leases lapse meanwhile; but one that cannot live is not started without end.
+            if self._ending.wait(_PATIENCE if time.monotonic() - began < _PATIENCE else 0):
+                return
+            logger.error("The side process ended with %d and is started again.", code)
+            self._launch()
+
+    def _forked(self) -> None:
+        # What a task forks must not keep the folder's lock when the worker has died.
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
+            self._lock = None
+
+
+_side: SideProcess | None = None
+_thread: tuple[int, threading.Thread] | None = None
+_starting: Final = threading.Lock()
+
+
+def ensure_care(app: Any, runtime: Runtime) -> None:
+    """See to it that somebody looks after the calls of this process, where no worker's start did: in tests, mostly."""
+    global _thread  # noqa: PLW0603 - one for each process
+    if _side is not None:
+        return
+    with _starting:
+        if _thread is not None and _thread[0] == os.getpid() and _thread[1].is_alive():
+            return
+        facts = WorkerFacts(
+            boot_id=boot_id(),
+            name=f"thread@{socket.gethostname()}",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            pool="",
+        )
+        caretaker = Caretaker(app, runtime, facts, _Here(board))
+        thread = threading.Thread(target=_take_care, args=(caretaker,), name="lrp_celery-caretaker", daemon=True)
+        _thread = os.getpid(), thread
+        thread.start()
+
+
+def _take_care(caretaker: Caretaker) -> None:
+    while True:
+        try:
+            caretaker.round()
+        except Exception:
+            logger.exception("Looking after calls failed; it goes on.")
+        time.sleep(TICK)
+
+
+class _Here:
+    """This process, as its own caretaker sees it."""
+
+    def __init__(self, runs: Board) -> None:
+        self._board = runs
+
+    def runs(self) -> list[tuple[str, str]]:
+        return self._board.runs()
+
+    def tell(self, call_id: str, run: str, reason: str | None, cause: Reason, *, force: bool = False) -> None:
+        self._board.tell(call_id, run, reason, cause, force=force)
+
+    def is_dead(self, pid: int) -> bool:
+        return False
+
+
+def _on_setup(*, sender: str, instance: Any, **_: Any) -> None:
+    """A worker is about to start its pool."""
+    global _side  # noqa: PLW0603 - one for each worker
+    app = instance.app
+    where = _place_of(app)
+    if _side is not None or not declared.in_app(app):
+        return
+    if where is None:
+        logger.warning("The Celery app is no attribute of a module: its calls are looked after from a thread.")
+        return
+    try:
+        folder = _make_folder()
+    except OSError as error:
+        logger.warning("No folder for the worker's notices (%s): its calls are looked after from a thread.", error)
+        return
+    Notices(folder, board)
+    pool = instance.pool_cls if isinstance(instance.pool_cls, str) else instance.pool_cls.__module__.rpartition(".")[2]
+    _side = SideProcess(
+        Brief(
+            app=where,
+            path=sys.path,
+            folder=str(folder),
+            boot_id=boot_id(),
+            name=str(sender),
+            host=socket.gethostname(),
+            parent=os.getpid(),
+            pool=pool,
+        )
+    )
+    _side.start()
+
+
+def _on_process(**_: Any) -> None:
+    """A pool process begins, or the one process of a solo worker."""
+    if threading.current_thread() is threading.main_thread():
+        listen()
+    board.may_be_killed = _side is not None and _side.is_of_parent
+
+
+def _on_shutdown(**_: Any) -> None:
+    """The worker has ended in good order."""
+    if _side is not None:
+        _side.stop()
+
+
+def _make_folder() -> Path:
+    base = tempfile.gettempdir()
+    if len(base) > _LONGEST_FOLDER:
+        base = "/tmp"  # noqa: S108 - mkdtemp below makes a folder of its own
+    _clear_away(Path(base))
+    return Path(tempfile.mkdtemp(prefix=f"lrp-{boot_id()}-", dir=base))
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder as long as this process lives; None: somebody has, or its file system cannot."""
+    with contextlib.suppress(OSError):
+        file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+        else:
+            return file
+    return None
+
+
+def _clear_away(base: Path) -> None:
+    """Remove the folders of workers that were killed together with their side process."""
+    for folder in base.glob("lrp-*"):
+        with contextlib.suppress(OSError):
+            found = folder.stat()
+            is_ours = _FOLDER.fullmatch(folder.name) is not None and found.st_uid == os.geteuid()
+            if not is_ours or time.time() - found.st_mtime < _ABANDONED:
+                continue
+            lock = _lock(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _place_of(app: Any) -> str | None:
+    """Return where the side process can import the app from."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _NOT_THE_USERS:
+            continue
+        attributes = getattr(module, "__dict__", None) or {}
+        for attribute, value in list(attributes.items()):
+            if value is app:
+                return f"{_importable(name, module)}:{attribute}"
+    return None
+
+
+def _importable(name: str, module: Any) -> str:
+    if name != "__main__":
+        return name
+    spec = getattr(module, "__spec__", None)
+    return spec.name if spec is not None else str(Path(module.__file__).resolve())

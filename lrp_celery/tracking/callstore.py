@@ -1,0 +1,427 @@
+"""The store of owned calls: a tracking store that also decides who may run a call and who may end it.
+
+`CallStore` is the contract. `OwningStore` keeps it on the two primitives of
+`MergingStore` and four more; what is decided stands in `lrp_celery.tracking.owned`.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final, Protocol, TypeVar
+
+from lrp_celery.core.errors import StoreError
+from lrp_celery.core.text import clean
+from lrp_celery.tracking import items, owned
+from lrp_celery.tracking.items import Put
+from lrp_celery.tracking.news import Newsroom, Watch
+from lrp_celery.tracking.owned import (
+    AbortRequest,
+    Care,
+    Changed,
+    Claim,
+    Delivery,
+    Note,
+    Order,
+    Retry,
+    Settlement,
+    Timing,
+)
+from lrp_celery.tracking.record import CallRecord, LogLine
+from lrp_celery.tracking.steps import Merged
+from lrp_celery.tracking.store import MAX_ERROR, MAX_NAME, Found, MergingStore, ReportStore, require_id
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """What is kept of an owned call beside its row; each None if there is none."""
+
+    message: str | None = None
+    """The whole message that brings its present turn, as JSON."""
+    result: str | None = None
+    """What it returned, as JSON."""
+    error: str | None = None
+    """What it raised, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A row as it was written, and when that was: who expects it unchanged need not read it."""
+
+    record: CallRecord
+    written_at: float = field(default_factory=time.monotonic)
+    """By the clock that only counts on."""
+
+    @classmethod
+    def by(cls, claim: Claim) -> Known | None:
+        """Return the row that a claim has written."""
+        record = claim.record
+        return None if record is None else cls(replace(record, version=record.version + 1))
+
+    @property
+    def now(self) -> datetime:
+        """The store's time, reckoned from when the row was written."""
+        return self.record.updated_at + timedelta(seconds=time.monotonic() - self.written_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFacts:
+    """A worker that looks after owned calls, as it says of itself."""
+
+    boot_id: str
+    name: str
+    host: str
+    pid: int
+    pool: str
+    started_at: datetime | None = None
+    seen_at: datetime | None = None
+
+
+#: How long a worker that has not said goodbye is remembered.
+REMEMBERED: Final = timedelta(days=1)
+
+
+class CallStore(ReportStore, Protocol):
+    """Everything that happens to owned calls; each method is one atomic, conditional write, and may be repeated.
+
+    All raise `StoreError` when the store cannot be reached. What does not apply is not an error.
+    `purge_terminal` takes only what no promise keeps: not a call that is kept until it is removed, nor one
+    whose time to live is not over, nor a tombstone before its time; and forgets workers unheard of for a day.
+    """
+
+    timing: Timing
+
+    def insert(self, order: Order) -> CallRecord | None:
+        """Make the row of a new call, in the caller's transaction; None: the id has one already.
+
+        The id of a call that was removed, or whose time to live is over, is free again.
+        """
+        ...
+
+    def claim(self, delivery: Delivery) -> Claim:
+        """Decide whether a delivered message may run its call; if so, its run holds the call."""
+        ...
+
+    def renew(self, runs: Iterable[tuple[str, str]]) -> dict[str, CallRecord]:
+        """Extend the leases of these (call id, run); return the calls that their runs still hold.
+
+        Never waits for a row that somebody else has locked: such a call is left out this time.
+        """
+        ...
+
+    def settle(self, call_id: str, run: str, settlement: Settlement, known: Known | None = None) -> CallRecord | None:
+        """End the call by the run that holds it; return the row, or None: that run does not hold it.
+
+        Settling once more what this run has settled so changes nothing, and returns the row.
+        `known`: the row as the claim left it, which saves reading it if nobody has changed it since.
+        """
+        ...
+
+    def retry(self, call_id: str, run: str, wish: Retry) -> bool:
+        """Give the call up for a further turn; False: the run does not hold it, or somebody asked for its end."""
+        ...
+
+    def note(self, call_id: str, run: str, said: Note) -> bool:
+        """Keep what a run says of itself; False: it does not hold the call. Lines are not repeated safely: twice is twice."""
+        ...
+
+    def log(self, call_id: str) -> Sequence[LogLine]:
+        """Return what a call has logged, in order; empty when it was removed."""
+        ...
+
+    def request_abort(self, call_id: str, request: AbortRequest) -> CallRecord | None:
+        """Ask for the end of a call; return the row, or None: there is none, it has ended, or somebody asked before.
+
+        An owned call that no run holds ends at once.
+        """
+        ...
+
+    def remove(self, call_id: str, *, when_settled: bool = False) -> bool:
+        """Let an ended call read as absent; False: it is open (and is removed once it has ended, if `when_settled`)."""
+        ...
+
+    @property
+    def tells(self) -> bool:
+        """Whether waiters are told of news at this moment; otherwise they have to look."""
+        ...
+
+    def watching(self, call_id: str) -> AbstractContextManager[Watch]:
+        """Watch a call within this context; no statement is made. News comes once `await_end` was called."""
+        ...
+
+    def await_end(self, call_id: str) -> bool:
+        """Note that somebody waits for the end of a call; False: it has ended, or its end was asked for."""
+        ...
+
+    def look(self, call_id: str) -> CallRecord | None:
+        """Return the row as readers see it, or None: unknown, removed, or its time to live is over."""
+        ...
+
+    def payload(self, call_id: str) -> Payload | None:
+        """Return what is kept beside the row; None: nothing."""
+        ...
+
+    def aborts(self, call_ids: Sequence[str]) -> Sequence[CallRecord]:
+        """Return those of the calls that are open and whose end somebody has asked for."""
+        ...
+
+    def revoked(self, limit: int) -> Sequence[str]:
+        """Return observed calls that are open and whose end somebody has asked for, the latest request first."""
+        ...
+
+    def family(self, root_id: str, limit: int) -> Sequence[CallRecord]:
+        """Return the calls that stem from this one, ended ones too, in no order; more than `limit` are cut off.
+
+        Not promised: that it is quick where the store has no index for it (Redis reads every call).
+        """
+        ...
+
+    def due(self, limit: int, app: str | None = None) -> Sequence[str]:
+        """Return owned calls (None: of all apps) that somebody must look after now, the longest overdue first."""
+        ...
+
+    def attend(self, call_id: str, *, is_dead: bool = False, run: str | None = None) -> Care:
+        """Do what is due for an owned call, and say whether its message is to be sent.
+
+        `is_dead`: the run that holds it is, for sure; `run`: if it is still this one.
+        """
+        ...
+
+    def sending(self, call_id: str) -> tuple[CallRecord, str] | None:
+        """Note that the message is being sent again, and return it; None: it must not be sent (any more)."""
+        ...
+
+    def put_off(self, call_id: str) -> None:
+        """Let the message wait for its turn in a long queue."""
+        ...
+
+    def not_sent(self, call_id: str) -> None:
+        """Note that whoever was to send the message could not: the relay is to do it as soon as it is due."""
+        ...
+
+    def is_overtaken(self, record: CallRecord) -> bool:
+        """Whether a call of the same queue has been started that was asked for after this one's message went out."""
+        ...
+
+    def beat(self, worker: WorkerFacts) -> None:
+        """Note that a worker is alive."""
+        ...
+
+    def workers(self) -> Sequence[WorkerFacts]:
+        """Return the workers that were heard of, the latest first."""
+        ...
+
+    def forget_worker(self, boot_id: str) -> None:
+        """Forget a worker that has ended in good order."""
+        ...
+
+
+class OwningStore(MergingStore):
+    """Everything of `CallStore` on reads and conditional writes."""
+
+    def __init__(self, timing: Timing | None = None) -> None:
+        self.timing = timing or Timing()
+        self.newsroom = Newsroom()
+
+    @abstractmethod
+    def payload(self, call_id: str) -> Payload | None:
+        """Return what is kept beside the row."""
+
+    def log(self, call_id: str) -> Sequence[LogLine]:
+        """Return what a call has logged, in order."""
+        return ()
+
+    @abstractmethod
+    def revoked(self, limit: int) -> Sequence[str]:
+        """Return open observed calls whose end somebody has asked for."""
+
+    @abstractmethod
+    def family(self, root_id: str, limit: int) -> Sequence[CallRecord]:
+        """Return the calls that stem from this one."""
+
+    @abstractmethod
+    def due(self, limit: int, app: str | None = None) -> Sequence[str]:
+        """Return owned calls that somebody must look after now."""
+
+    @abstractmethod
+    def beat(self, worker: WorkerFacts) -> None:
+        """Note that a worker is alive."""
+
+    @abstractmethod
+    def workers(self) -> Sequence[WorkerFacts]:
+        """Return the workers that were heard of, the latest first."""
+
+    @abstractmethod
+    def forget_worker(self, boot_id: str) -> None:
+        """Forget a worker that has ended in good order."""
+
+    @abstractmethod
+    def is_overtaken(self, record: CallRecord) -> bool:
+        """Whether a later call of the same queue has been started."""
+
+    def insert(self, order: Order) -> CallRecord | None:
+        """Make the row of a new call."""
+        require_id(order.call_id)
+        fresh = owned.place(None, order, self._now(), self.timing)
+        if fresh is not None and self._write(fresh, None):
+            return fresh.record
+
+        def again(found: Found) -> tuple[Merged | None, CallRecord | None]:
+            merged = owned.place(found.record, order, found.now, self.timing)
+            return merged, None if merged is None else merged.record
+
+        return self._change(order.call_id, again)
+
+    def claim(self, delivery: Delivery) -> Claim:
+        """Decide whether a delivered message may run its call."""
+        require_id(delivery.call_id)
+        return self._change(delivery.call_id, lambda found: owned.claim(found.record, delivery, found.now, self.timing))
+
+    def renew(self, runs: Iterable[tuple[str, str]]) -> dict[str, CallRecord]:
+        """Extend the leases of these (call id, run)."""
+        held = ((call_id, self._renew(call_id, run)) for call_id, run in runs)
+        return {call_id: record for call_id, record in held if record is not None}
+
+    def _renew(self, call_id: str, run: str) -> CallRecord | None:
+        def rule(found: Found) -> tuple[Merged | None, CallRecord | None]:
+            record = found.record and owned.renewed(found.record, run, found.now, self.timing)
+            return None if record is None else Merged(record), record
+
+        return self._change(call_id, rule)
+
+    def settle(self, call_id: str, run: str, settlement: Settlement, known: Known | None = None) -> CallRecord | None:
+        """End the call by the run that holds it."""
+        if known is not None:
+            changed = owned.finish(known.record, run, settlement, known.now)
+            if changed.merged is not None and self._write(changed.merged, known.record):
+                return changed.merged.record
+        return self._apply(call_id, lambda found: owned.finish(found.record, run, settlement, found.now))
+
+    def retry(self, call_id: str, run: str, wish: Retry) -> bool:
+        """Give the call up for a further turn."""
+        return (
+            self._apply(call_id, lambda found: owned.retry(found.record, run, wish, found.now, self.timing)) is not None
+        )
+
+    @property
+    def tells(self) -> bool:
+        """Whether waiters are told of news."""
+        return False
+
+    def watching(self, call_id: str) -> AbstractContextManager[Watch]:
+        """Watch a call within this context."""
+        return self.newsroom.watching(call_id)
+
+    def await_end(self, call_id: str) -> bool:
+        """Note that somebody waits for the end of a call."""
+        return self._apply(call_id, lambda found: owned.await_end(found.record, found.now)) is not None
+
+    def note(self, call_id: str, run: str, said: Note) -> bool:
+        """Keep what a run says of itself."""
+        return self._apply(call_id, lambda found: owned.note(found.record, run, said, found.now)) is not None
+
+    def request_abort(self, call_id: str, request: AbortRequest) -> CallRecord | None:
+        """Ask for the end of a call."""
+        require_id(call_id)
+        bounded = replace(request, reason=_bounded(request.reason, MAX_ERROR), by=_bounded(request.by, MAX_NAME))
+        return self._apply(call_id, lambda found: owned.request_abort(found.record, bounded, found.now))
+
+    def remove(self, call_id: str, *, when_settled: bool = False) -> bool:
+        """Let an ended call read as absent."""
+        require_id(call_id)
+
+        def rule(found: Found) -> tuple[Merged | None, bool]:
+            changed = owned.remove(found.record, found.now, when_settled=when_settled)
+            return changed.merged, changed.applied
+
+        return self._change(call_id, rule)
+
+    def put(self, item: Put) -> None:
+        """Let a row say what an item of seed 000's `Store` says (`lrp_celery.tracking.items`)."""
+        require_id(item.call_id)
+        self._change(item.call_id, lambda found: (items.put(found.record, item, found.now, self.timing), None))
+
+    def take_out(self, call_id: str) -> None:
+        """Let a row read as absent, whatever it says."""
+        require_id(call_id)
+        self._change(call_id, lambda found: (items.take_out(found.record, found.now), None))
+
+    def look(self, call_id: str) -> CallRecord | None:
+        """Return the row as readers see it."""
+        require_id(call_id)
+        found = self._find(call_id, None)
+        return None if found.record is None or found.record.is_absent(found.now) else found.record
+
+    def aborts(self, call_ids: Sequence[str]) -> Sequence[CallRecord]:
+        """Return those of the calls that are open and whose end somebody has asked for."""
+        found = (self.look(call_id) for call_id in call_ids)
+        return [
+            record for record in found if record is not None and record.abort_requested_at and record.status.is_open
+        ]
+
+    def attend(self, call_id: str, *, is_dead: bool = False, run: str | None = None) -> Care:
+        """Do what is due for an owned call."""
+        return self._change(
+            call_id, lambda found: owned.attend(found.record, found.now, self.timing, is_dead=is_dead, run=run)
+        )
+
+    def sending(self, call_id: str) -> tuple[CallRecord, str] | None:
+        """Note that the message is being sent again, and return it."""
+        record = self._apply(call_id, self._note_sending)
+        message = None if record is None else (self.payload(call_id) or Payload()).message
+        return None if record is None or message is None else (record, message)
+
+    def _note_sending(self, found: Found) -> Changed:
+        _, care = owned.attend(found.record, found.now, self.timing)
+        if found.record is None or care is not Care.SEND:
+            return owned.NOTHING
+        return Changed(owned.sent(found.record, found.now, self.timing), applied=True)
+
+    def put_off(self, call_id: str) -> None:
+        """Let the message wait for its turn in a long queue."""
+
+        def rule(found: Found) -> Changed:
+            _, care = owned.attend(found.record, found.now, self.timing)
+            if found.record is None or care is not Care.SEND:
+                return owned.NOTHING
+            return Changed(owned.put_off(found.record, found.now, self.timing), applied=True)
+
+        self._apply(call_id, rule)
+
+    def not_sent(self, call_id: str) -> None:
+        """Note that whoever was to send the message could not."""
+        self._apply(call_id, lambda found: owned.not_sent(found.record, found.now))
+
+    def _apply(self, call_id: str, rule: Callable[[Found], Changed]) -> CallRecord | None:
+        """Write what `rule` changes; return the row if that is what was asked for."""
+
+        def decide(found: Found) -> tuple[Merged | None, CallRecord | None]:
+            changed = rule(found)
+            record = found.record if changed.merged is None else changed.merged.record
+            return changed.merged, record if changed.applied else None
+
+        return self._change(call_id, decide)
+
+    def _change(self, call_id: str, rule: Callable[[Found], tuple[Merged | None, A]]) -> A:
+        """Write what `rule` makes of the row, if that is still the row that it saw; else let it decide again."""
+        for turn in range(self._PATIENCE):
+            found = self._find_again(call_id, None) if turn else self._find(call_id, None)
+            merged, answer = rule(found)
+            if merged is None or self._write(merged, found.record):
+                return answer
+        raise StoreError(f"Call {call_id!r} was changed by others {self._PATIENCE} times in a row.")
+
+
+def _bounded(text: str | None, limit: int) -> str | None:
+    return None if text is None else clean(text, limit)
+
+
+def is_remembered(worker: WorkerFacts, now: datetime) -> bool:
+    """Whether a purge keeps a worker: it was heard of lately."""
+    return worker.seen_at is None or worker.seen_at >= now - REMEMBERED
