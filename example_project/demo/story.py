@@ -16,6 +16,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.utils import timezone
 from places import tasks
+from places.models import Import
 
 from django_app.models import Call
 from lrp_celery import CallSnapshot, CallStatus, calls
@@ -59,6 +60,7 @@ SUCCEEDED = Expected(status=CallStatus.SUCCEEDED, runs=1)
 SUCCEEDED_AT_THIRD = Expected(status=CallStatus.SUCCEEDED, runs=3)
 FAILED = Expected(status=CallStatus.FAILED, runs=1)
 PARKED = Expected(status=CallStatus.PARKED, reason="max_retries", runs=3)
+ABORTED = Expected(status=CallStatus.ABORTED, reason="aborted", runs=1)
 IGNORED = Expected(status=CallStatus.DISCARDED, reason="ignored", runs=1)
 REJECTED = Expected(status=CallStatus.DISCARDED, reason="rejected", runs=1)
 REVOKED = Expected(status=CallStatus.DISCARDED, reason="revoked", runs=0)
@@ -124,7 +126,7 @@ def _send(mirror: str) -> list[Scene]:
     ]
     chain_of_calls = _calls_of_a_chain()
     _await_outcomes(chain_of_calls)  # the atlas is of the places that are imported there
-    return [*chain_of_calls, *_calls_of_a_chord(), *scenes]
+    return [*chain_of_calls, *_calls_of_a_chord(), *_calls_that_are_aborted(), *scenes]
 
 
 def _calls_that_never_run() -> Iterator[Scene]:
@@ -150,6 +152,15 @@ def _calls_of_a_chord() -> Iterator[Scene]:
         for name, chapter in zip(names, bound.parent.results or (), strict=True):
             yield _scene(f"write the chapter on {name}", chapter.id, SUCCEEDED)
     yield _scene("... then bind the atlas", bound.id, SUCCEEDED)
+
+
+def _calls_that_are_aborted() -> Iterator[Scene]:
+    """A report that takes its time is told to end once it runs."""
+    number = Import.objects.latest("pk").pk
+    slow = tasks.build_report.using(owner="admin").call(number, pause=PATIENCE)
+    _await_start(slow)
+    tasks.build_report.abort(slow, reason="the import was the wrong one", by="admin")
+    yield _scene("a report that is called off while it is written", slow, ABORTED)
 
 
 def _calls_that_fetch(mirror: str) -> Iterator[Scene]:
@@ -204,6 +215,15 @@ def _await_outcomes(scenes: list[Scene]) -> None:
     waiting = list(scenes)
     while waiting and time.monotonic() < deadline:
         waiting = [scene for scene in waiting if not _has_ended(scene.look())]
+        time.sleep(GLANCE)
+
+
+def _await_start(call_id: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        call = calls.get(call_id)
+        if call is not None and call.started_at is not None:
+            return
         time.sleep(GLANCE)
 
 

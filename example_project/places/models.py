@@ -1,6 +1,7 @@
 """What the atlas knows, and what was done to fill it."""
 
 from django.db import models
+from django.urls import reverse
 
 
 class Country(models.Model):
@@ -49,12 +50,17 @@ class Import(models.Model):
     rows_done = models.PositiveIntegerField(default=0)
     started_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    report_call = models.CharField(max_length=200, blank=True, editable=False)
 
     class Meta:
         ordering = ("-pk",)
 
     def __str__(self) -> str:
         return f"{self.file} ({self.rows_done} of {self.rows_total})"
+
+    def get_absolute_url(self) -> str:
+        """Return where the report on this import is ordered and shown."""
+        return reverse("report", args=[self.pk])
 
 
 class Report(models.Model):

@@ -1,5 +1,6 @@
-"""The work of the atlas: plain Celery tasks that need to know nothing of who watches them."""
+"""The work of the atlas: plain Celery tasks, which need to know nothing of who watches them, and two procedures."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from celery import chord, shared_task
@@ -8,10 +9,12 @@ from celery.utils.log import get_task_logger
 from django.conf import settings
 from django.utils import timezone
 
+from lrp_celery import AbortSignal, current_call, procedure
+
 from .mirrors import MirrorBusy, download
 from .models import Country, Import, Place, Report
 from .readers import is_on_earth, read_countries, read_places
-from .reports import Chapter, continents, write_atlas, write_chapter, write_chart, write_report
+from .reports import Chapter, continents, count_places, write_atlas, write_chapter, write_chart, write_report
 
 logger = get_task_logger(__name__)
 
@@ -19,11 +22,13 @@ logger = get_task_logger(__name__)
 BATCH = 100
 
 
+@procedure(idempotent=True)
 @shared_task
 def import_places(path: str) -> int:
     """Read a CSV file of places into the atlas and return the number of the import.
 
-    The whole file is read before a row is saved: a malformed one changes nothing.
+    The whole file is read before a row is saved: a malformed one changes nothing. Reading a
+    file again does no harm, so a lost worker is no reason not to.
     """
     source = Path(path)
     places = read_places(source)
@@ -38,17 +43,30 @@ def import_places(path: str) -> int:
         )
         record.rows_done += len(batch)
         record.save(update_fields=["rows_done"])
+        current_call().progress(record.rows_done, record.rows_total, "rows saved")
         logger.info("%s: %d of %d rows", source.name, record.rows_done, record.rows_total)
     record.finished_at = timezone.now()
     record.save(update_fields=["finished_at"])
     return record.pk
 
 
+@procedure(timeout=timedelta(minutes=10))
 @shared_task
-def build_report(import_id: int) -> int:
-    """Write a report on the atlas after an import and return the number of the report."""
+def build_report(signal: AbortSignal, import_id: int, pause: float = 0.0) -> int:
+    """Write a report on the atlas after an import, continent by continent, and return the number of the report.
+
+    `pause`: seconds to rest after each continent, at hours when others need the machine.
+    Nothing is written if somebody asks for its end meanwhile.
+    """
     source = Import.objects.get(pk=import_id)
-    return write_report(f"Places after import {source.pk}, {source.file}").pk
+    names, counts = continents(), {}
+    for name in names:
+        counts[name] = count_places(name)
+        current_call().progress(len(counts), len(names), f"counted {name}")
+        signal.wait(pause)
+        signal.raise_if_aborted()
+    current_call().log(f"{sum(counts.values())} places on {len(names)} continents")
+    return write_report(f"Places after import {source.pk}, {source.file}", counts).pk
 
 
 @shared_task

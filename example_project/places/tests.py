@@ -7,11 +7,16 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 from xml.etree import ElementTree as ET
 
 from celery import current_app, states
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.test import TestCase, override_settings
+from django.urls import reverse
+
+from lrp_celery import CallAborted, CallNotCommitted, CallSnapshot, CallState, CallStatus, current_call
 
 from . import tasks
 from .mirrors import MirrorBusy, download
@@ -50,6 +55,14 @@ class ImportTests(AtlasTestCase):
         paris = Place.objects.get(zone="Europe/Paris")
         self.assertEqual((paris.name, paris.continent, paris.country), ("Paris", "Europe", "FR"))
         self.assertAlmostEqual(paris.latitude, 48.8667)
+
+    def test_an_import_tells_how_far_it_is(self) -> None:
+        """Eagerly, a call has run when it was made, and says the rest of what it said."""
+        call_id = tasks.import_places.call(str(DATA / "places.csv"))
+        call = tasks.import_places.get_call(call_id)
+        assert call is not None and call.progress is not None  # noqa: PT018, S101 - for the type checker
+        self.assertEqual((call.status, call.progress.done, call.progress.total), (CallStatus.SUCCEEDED, 407, 407))
+        self.assertEqual(tasks.import_places.get_result(call_id), Import.objects.get().pk)
 
     def test_importing_again_corrects_and_does_not_double(self) -> None:
         """A zone is one place, however often it comes."""
@@ -106,6 +119,19 @@ class ReportTests(AtlasTestCase):
         self.assertEqual(lines[4], "| America | 144 |")
         self.assertEqual(lines[-1], "| total | 407 |")
 
+    def test_a_report_that_is_called_off_is_not_written(self) -> None:
+        """Somebody asks for its end while the first continent is counted."""
+
+        def count(continent: str) -> int:
+            tasks.build_report.abort(current_call().id, reason="wrong import")
+            return 1
+
+        with patch.object(tasks, "count_places", count):
+            call_id = tasks.build_report.call(self.number, pause=60)
+        with self.assertRaisesRegex(CallAborted, "wrong import"):
+            tasks.build_report.get_result(call_id)
+        self.assertFalse(Report.objects.exists())
+
     def test_a_chart_has_a_bar_for_each_continent(self) -> None:
         """The chart is well-formed SVG, and its longest bar belongs to the largest count."""
         report = tasks.build_report.apply((self.number,)).get()
@@ -121,6 +147,53 @@ class ReportTests(AtlasTestCase):
         folder = Path(settings.VAR_DIR) / "reports"
         self.assertIn("- [Arctic](atlas-arctic.md): 1 places", (folder / "atlas.md").read_text())
         self.assertIn("| Longyearbyen | Svalbard & Jan Mayen | 78.0 | 16.0 |", (folder / "atlas-arctic.md").read_text())
+
+
+class ReportPageTests(AtlasTestCase):
+    """The page on which a report is ordered, watched and called off."""
+
+    def setUp(self) -> None:
+        """Import a few places, and log in."""
+        super().setUp()
+        self.number = tasks.import_places.apply((str(DATA / "antarctica.csv"),)).get()
+        self.page = reverse("report", args=[self.number])
+        self.client.force_login(get_user_model().objects.create_user("ada", is_staff=True))
+
+    def test_a_report_is_ordered_and_shown(self) -> None:
+        """Eagerly it is written when the page comes back."""
+        response = self.client.post(self.page, follow=True)
+        self.assertContains(response, "The report is <strong>succeeded</strong>: counted Antarctica, 1 of 1.")
+        self.assertContains(response, f"Report {Report.objects.get().pk}")
+        self.assertEqual(self._call().owner, "ada")
+
+    def test_the_message_goes_out_after_the_commit(self) -> None:
+        """Until then the call is pending, and waiting for it in the same transaction is refused."""
+        current_app.conf.task_always_eager = False
+        with self.captureOnCommitCallbacks() as callbacks:
+            response = self.client.post(self.page, follow=True)
+        self.assertEqual(len(callbacks), 1)
+        self.assertContains(response, "The report is <strong>submitted</strong>.")
+        self.assertIs(tasks.build_report.get_state(self._call().call_id), CallState.PENDING)
+        with self.assertRaises(CallNotCommitted):
+            tasks.build_report.get_result(self._call().call_id)
+
+    def test_an_order_that_fails_leaves_no_call(self) -> None:
+        """What is called in a transaction is rolled back with it."""
+        with patch.object(Import, "save", side_effect=OSError("disk full")), self.assertRaises(OSError):
+            self.client.post(self.page)
+        self.assertFalse(Report.objects.exists() or Import.objects.get().report_call)
+
+    def test_a_report_is_called_off_before_it_has_begun(self) -> None:
+        """No worker runs here, so it waits; called off, it never runs."""
+        current_app.conf.task_always_eager = False
+        self.client.post(self.page)
+        response = self.client.post(reverse("abort-report", args=[self.number]), follow=True)
+        self.assertContains(response, "The report is <strong>aborted</strong>.")
+
+    def _call(self) -> CallSnapshot:
+        call = tasks.build_report.get_call(Import.objects.get().report_call)
+        assert call is not None  # noqa: S101 - for the type checker
+        return call
 
 
 class PlaceTests(AtlasTestCase):
