@@ -140,7 +140,9 @@ def _celerys_own(app: Any, part: str, value: Any) -> str:
     """Return the text that Celery makes of arguments."""
     if isinstance(value, tuple | dict) and not value:
         return str(value)
-    return saferepr(value, getattr(app.amqp, f"{part}repr_maxsize"), maxlevels=app.conf.task_repr_maxlevels)
+    # Celery 5.6 has no such setting, and goes as deep as its default says.
+    levels = getattr(app.conf, "task_repr_maxlevels", 3)
+    return saferepr(value, getattr(app.amqp, f"{part}repr_maxsize"), maxlevels=levels)
 
 
 def _summary_of_items(redactor: Redactor, items: Sequence[Arguments]) -> str:
