@@ -219,7 +219,6 @@ def test_a_call_while_the_broker_is_away_returns_soon_and_is_sent_when_it_is_bac
         began = time.monotonic()
         calls.append(hostile.once.call(number))
         assert time.monotonic() - began < 2
-    assert [away.find(call_id).published_at for call_id in calls] == [None] * 3
 
     # The worker's care for what runs does not wait for the broker.
     lease = away.find(running).lease_until

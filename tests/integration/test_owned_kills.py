@@ -413,14 +413,16 @@ def test_a_side_process_whose_database_never_answers_ends_with_its_worker(privat
     connections[room.alias].close()
     backends = children_of(private_postgres.pid)
     for pid in backends:
-        os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
     try:
         kill_only(worker)
         until_gone(worker)
         assert folders() == []
     finally:
         for pid in backends:
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 # --- Asked to end, and lost

@@ -8,7 +8,7 @@ import pytest
 
 from lrp_celery.tracking import owned
 from lrp_celery.tracking.merge import merge
-from lrp_celery.tracking.owned import UNREADABLE, Care, Delivery, Settlement, Terms
+from lrp_celery.tracking.owned import MAX_LINES, UNREADABLE, Care, Delivery, Note, Settlement, Terms
 from lrp_celery.tracking.record import Turn
 from lrp_celery.tracking.reports import (
     Again,
@@ -25,7 +25,9 @@ from lrp_celery.tracking.reports import (
     Unwound,
     Waiting,
 )
+from lrp_celery.tracking.snapshot import Progress
 from lrp_celery.tracking.status import TERMINAL, CallStatus, Reason
+from lrp_celery.tracking.steps import Merged
 from tests.tracking.lives import BAD, CALL_ID, FACTS, NOW, Life, run, seconds
 
 LEASE, AGAIN = 10, 60
@@ -930,3 +932,58 @@ def test_a_delivery_says_all_that_a_claim_needs():
     assert merged is not None
     assert claim.record is merged.record
     assert (merged.record.until_removed, merged.record.queue, merged.payload) == (True, "slow", None)
+
+
+# --- what a run says of itself, and who waits for it ------------------------------------
+
+
+def noted(life, token, *lines, progress=None):
+    return life.apply(owned.note(life.known, token, Note(progress=progress, lines=lines), life.now))
+
+
+def test_only_the_run_that_holds_the_call_speaks_for_it():
+    life = running("a").passes(1)
+    half = Progress(done=1, total=2, text="half")
+    assert noted(life, "a", "one", progress=half)
+    assert (life.record.progress, life.record.lines, life.record.updated_at) == (half, 1, life.now)
+    assert noted(life, "a", "two")
+    assert (life.record.progress, life.record.lines) == (half, 2)
+    assert not noted(life, "b", "three")
+    assert life.settle("a")
+    assert not noted(life, "a", "three")
+    assert life.record.lines == 2
+    assert not owned.note(None, "a", Note(), NOW).applied
+
+
+def test_of_very_many_lines_the_first_are_kept_and_all_are_counted():
+    life = running("a")
+    merged = owned.note(life.record, "a", Note(lines=("x",) * (MAX_LINES + 5)), NOW).merged
+    assert merged is not None
+    assert ([line.number for line in merged.lines], merged.record.lines) == (
+        list(range(1, MAX_LINES + 1)),
+        MAX_LINES + 5,
+    )
+    more = owned.note(merged.record, "a", Note(lines=("y",)), NOW).merged
+    assert more is not None
+    assert (more.lines, more.record.lines) == ((), MAX_LINES + 6)
+
+
+def test_lrp_15_who_waits_is_told_of_the_end_and_of_an_abort_request():
+    def await_end(life):
+        return life.apply(owned.await_end(life.known, life.now))
+
+    quiet, life = running("a"), running("a")
+    assert await_end(life)
+    writes = life.writes
+    assert await_end(life)
+    assert (life.writes, life.record.awaited) == (writes, True)
+    assert not owned.is_news(Merged(life.record))
+    assert life.abort()
+    assert quiet.abort()
+    assert owned.is_news(Merged(life.record))
+    assert not owned.is_news(Merged(quiet.record)), "nobody waits"
+    for over in (life, ended(), called().passes(1)):
+        if over.known.status is CallStatus.SUBMITTED:
+            assert over.abort()
+        assert not await_end(over)
+    assert not owned.await_end(None, NOW).applied

@@ -67,7 +67,7 @@ def told(draw: Draw, token: str | None, turn: Turn | None) -> Report:
     who = None if token is None else run(token)
     weighty, others = (Ended, Stopping, NotRun), (Enqueued, Waiting, PublishFailed, Started, Unwound)
     kind: type[Any] = draw(st.sampled_from([*weighty, *weighty, *others, AttemptRecorded, TerminalRecorded]))
-    details: dict[str, Any] = {
+    by_kind: dict[type[Any], dict[str, Any]] = {
         PublishFailed: {"error": BAD},
         Started: {"run": who or run("a")},
         Unwound: {"run": who or run("a")},
@@ -76,8 +76,9 @@ def told(draw: Draw, token: str | None, turn: Turn | None) -> Report:
         NotRun: {"outcome": outcome},
         AttemptRecorded: {"status": draw(st.sampled_from(sorted(OPEN)))},
         TerminalRecorded: {"outcome": outcome},
-    }.get(kind, {})
-    report: Report = kind(call_id=CALL_ID, turn=turn, facts=draw(st.sampled_from([None, FACTS])), **details)
+    }
+    facts = draw(st.sampled_from([None, FACTS]))
+    report: Report = kind(call_id=CALL_ID, turn=turn, facts=facts, **by_kind.get(kind, {}))
     return report
 
 
