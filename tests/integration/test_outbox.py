@@ -313,7 +313,7 @@ def test_rule_16_a_queue_longer_than_its_patience_is_not_sent_again(make_room, b
 @pytest.mark.slow
 @pytest.mark.chaos
 @LONG
-def test_rule_16_five_thousand_calls_that_wait_three_minutes_are_not_sent_again(make_room):
+def test_rule_16_five_thousand_calls_that_wait_longer_than_its_patience_are_not_sent_again(make_room):
     room = make_room()
     room.worker(concurrency=1)
     assert work_off(room, 5000, 0.02) > 60
