@@ -252,15 +252,15 @@ class CallStoreConformance:
     def test_of_many_that_insert_one_id_at_once_exactly_one_does(
         self, store: OwningStore, leave: Callable[[], None]
     ) -> None:
-        for number, gone in enumerate(self.many(store, is_removed, self.rounds // 5)):
-            call_id = fresh_id() if number % 2 else gone
-            moves = [move("insert", order_of(call_id, f"{side}")) for side in range(CROWD)]
-            results = crowd(moves, store, leave)
+        gone = self.many(store, is_removed, self.rounds // 10)
+        ids = [*gone, *(fresh_id() for _ in gone)]
+        sides = [[move("insert", order_of(call_id, f"{side}")) for call_id in ids] for side in range(CROWD)]
+        for call_id, results in zip(ids, crowd(sides, store, leave), strict=True):
             winners = [side for side, result in enumerate(results) if isinstance(result, CallRecord)]
             assert len(winners) == 1, results
             assert [result for result in results if not isinstance(result, CallRecord)] == [None] * (CROWD - 1)
             assert store.payload(call_id) == Payload(message=f"{winners[0]}")
-            assert row(store, call_id).generation == (number + 1) % 2
+            assert row(store, call_id).generation == (1 if call_id in gone else 0)
 
     # --- claim -----------------------------------------------------------------------
 
@@ -313,11 +313,13 @@ class CallStoreConformance:
     def test_of_many_that_claim_one_call_at_once_exactly_one_may_run(
         self, store: OwningStore, leave: Callable[[], None]
     ) -> None:
-        for number, waiting in enumerate(self.many(store, is_waiting_for_a_worker, self.rounds // 5)):
-            call_id = waiting if number % 2 else fresh_id()
-            generation = 0 if number % 2 else None
-            moves = [move("claim", delivery_of(call_id, f"run-{side}", 0, generation, "m")) for side in range(CROWD)]
-            claims = crowd(moves, store, leave)
+        made = self.many(store, is_waiting_for_a_worker, self.rounds // 10)
+        calls = [*((call_id, 0) for call_id in made), *((fresh_id(), None) for _ in made)]
+        sides = [
+            [move("claim", delivery_of(call_id, f"run-{side}", 0, generation, "m")) for call_id, generation in calls]
+            for side in range(CROWD)
+        ]
+        for (call_id, _), claims in zip(calls, crowd(sides, store, leave), strict=True):
             verdicts = [getattr(claim, "verdict", claim) for claim in claims]
             assert sorted(verdicts) == [Verdict.GRANTED] + [Verdict.HELD] * (CROWD - 1), verdicts
             record = row(store, call_id)

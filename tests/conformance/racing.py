@@ -65,23 +65,26 @@ class ThreadRacers:
         return list(zip(*sides, strict=True))
 
 
-def crowd(moves: Sequence[Move], store: MergingStore, leave: Callable[[], None]) -> list[Any]:
-    """Make all moves at once, each in a thread of its own; return what each gave or raised. `leave` ends a thread."""
-    start = threading.Barrier(len(moves))
-    results: list[Any] = [None] * len(moves)
+def crowd(sides: Sequence[Sequence[Move]], store: MergingStore, leave: Callable[[], None]) -> list[tuple[Any, ...]]:
+    """Make the moves of many sides, round by round, each round at once; return all results of each round.
 
-    def run(number: int) -> None:
+    Each side is a thread, so on a server it has a connection of its own; `leave` is what it does at its end.
+    """
+    start = threading.Barrier(len(sides))
+    results: list[list[Any]] = [[] for _ in sides]
+
+    def run(side: int) -> None:
         try:
-            results[number] = next(_rounds(store, [moves[number]], start))
+            results[side].extend(_rounds(store, sides[side], start))
         finally:
             leave()
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(moves))]
+    threads = [threading.Thread(target=run, args=(side,)) for side in range(len(sides))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
-    return results
+    return list(zip(*results, strict=True))
 
 
 class ProcessRacers:
