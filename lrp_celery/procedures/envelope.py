@@ -58,6 +58,10 @@ class Envelope:
         """Return the message as it is sent: of an owned call, in this generation of its id."""
         return replace(self, options={**self.options, "headers": {**self.headers, OWNED: generation}})
 
+    def without_expiry(self) -> Envelope:
+        """Return the message of a call that has begun in time: Celery would drop a copy that comes after it."""
+        return replace(self, options={**self.options, "headers": {**self.headers, "expires": None}})
+
     def publish(self, app: Any, producer: Any = None) -> None:
         """Send it: whoever sends decides what to do if that fails. Raises what the broker's client raises."""
         queues = [app.amqp.queues[name] for name in self.queues]

@@ -58,6 +58,8 @@ class Relay:
             return False
         # Written first, sent then: if it dies in between, the next time comes; the other way round it might come at once.
         envelope = Envelope.from_json(sending[1]).of_generation(sending[0].generation)
+        if sending[0].runs:
+            envelope = envelope.without_expiry()
         try:
             self._broker.do(partial(envelope.publish, self._app), self._within)
         except BrokerAway:

@@ -1,0 +1,48 @@
+"""What the relay sends."""
+
+from datetime import timedelta
+
+import pytest
+from celery import Celery
+
+from lrp_celery.core.clock import ManualClock
+from lrp_celery.procedures.envelope import Envelope, capture
+from lrp_celery.procedures.relay import Relay
+from lrp_celery.tracking import MemoryTrackingStore
+from lrp_celery.tracking.owned import Delivery, Order, Terms
+from lrp_celery.tracking.record import Turn
+from lrp_celery.tracking.reports import CallFacts, RunFacts
+from tests.tracking.test_merge import NOON
+
+app = Celery("relayed", broker="memory://", set_as_current=False)
+FACTS = CallFacts(task="relayed.work")
+
+
+@app.task(name="relayed.work")
+def work() -> None: ...
+
+
+@pytest.fixture
+def published(monkeypatch):
+    envelopes = []
+    monkeypatch.setattr(Envelope, "publish", lambda self, app: envelopes.append(self))
+    return envelopes
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_call_that_has_begun_in_time_does_not_expire_when_it_is_sent_again(published, has_begun):
+    clock = ManualClock(NOON)
+    store = MemoryTrackingStore(clock)
+    envelope = capture(lambda producer: work.apply_async(task_id="x", producer=producer, expires=5))
+    terms = Terms(idempotent=True)
+    store.insert(Order(call_id="x", facts=FACTS, terms=terms, message=envelope.to_json()))
+    if has_begun:
+        run = RunFacts(token="1-boot-7-1", worker="w", pid=7)
+        store.claim(Delivery(call_id="x", turn=Turn(), generation=0, facts=FACTS, terms=terms, run=run))
+        store.attend("x", is_dead=True)
+    else:
+        store.not_sent("x")
+    clock.advance(timedelta(minutes=10))
+    assert Relay(app, store).send("x")
+    (sent,) = published
+    assert (sent.headers["expires"] is None) is has_begun
