@@ -2,7 +2,8 @@
 
     python -m benchmarks.owning [--rounds 5] [--calls 2000]
 
-Counted are publisher, worker, side process, PostgreSQL and Redis together. The two take turns;
+Counted are publisher, worker, side process, PostgreSQL and Redis together, so nobody else may use
+the two servers meanwhile: his share would be added to both and flatter us. The two take turns;
 the ratio is taken round by round. Needs PostgreSQL and Redis on this machine (see `settings`, `shop`).
 """
 
