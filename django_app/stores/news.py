@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.stores.sessions import open_connection
@@ -108,11 +107,6 @@ class Listener:
         self._lock = threading.Lock()
         self._thread = None
         self.is_listening = False
-
-
-def is_able(alias: str) -> bool:
-    """Whether the database of `alias` can tell."""
-    return can_listen(connections[alias])
 
 
 def _has_notifies() -> bool:

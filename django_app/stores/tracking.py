@@ -10,17 +10,17 @@ from functools import cached_property
 from typing import Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import Error, InterfaceError, OperationalError
+from django.db import Error, InterfaceError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q, QuerySet
 
 from django_app import models
 from django_app.clock import DatabaseNow, as_utc, clock_function, read_clock
 from django_app.conf import options
-from django_app.models import Attempt, Call, Payload, Worker
+from django_app.models import Attempt, Call, Worker
 from django_app.purge import purge_older_than
 from django_app.stores import at_once, renewal, rows
-from django_app.stores.news import Listener, announce, is_able
+from django_app.stores.news import Listener, announce, can_listen
 from django_app.stores.sessions import CallerSession, Session
 from lrp_celery.core.errors import StoreError, StoreUnavailable
 from lrp_celery.core.text import clean
@@ -53,7 +53,6 @@ class DjangoTrackingStore(OwningStore):
     ) -> None:
         super().__init__(timing or options().timing)
         self._session = session or CallerSession(using or options().DATABASE)
-        self._listener = Listener(self._session.alias, self.newsroom)
 
     def get_status(self, call_id: str) -> CallSnapshot | None:
         """Return the call as it stands, with the moment its retention ends, or None."""
@@ -69,7 +68,7 @@ class DjangoTrackingStore(OwningStore):
     def attempts(self, call_id: str) -> tuple[AttemptRecord, ...]:
         """Return the runs that have a row of their own, in the order they were first heard of."""
         wanted = Attempt.objects.filter(call_id=call_id).order_by("number").values_list(*rows.ATTEMPT_COLUMNS)
-        return tuple(map(rows.attempt_record, self._with_connection(self._select, wanted)))
+        return tuple(map(rows.attempt_record, self._select(wanted)))
 
     def purge_terminal(self, older_than: datetime) -> int:
         """Delete rows that ended strictly before `older_than`, in chunks; return how many."""
@@ -80,13 +79,13 @@ class DjangoTrackingStore(OwningStore):
             raise self._failure(error) from error
 
     def _now(self) -> datetime:
-        return self._with_connection(self._read_clock)
+        return self._singly(read_clock)
 
     def _find(self, call_id: str, run: str | None) -> Found:
-        return self._with_connection(self._find_on, call_id, run)
+        return self._singly(_find, call_id, run)
 
     def _find_again(self, call_id: str, run: str | None) -> Found:
-        return self._with_connection(self._find_again_on, call_id, run)
+        return self._singly(_find_again, call_id, run)
 
     def _write(self, merged: Merged, replaces: CallRecord | None) -> bool:
         return self._with_connection(self._write_on, merged, replaces)
@@ -95,29 +94,16 @@ class DjangoTrackingStore(OwningStore):
         # One statement: the database fills in its own time where the record says `_LATER`.
         values = rows.call_values(new_record(report, facts, _LATER))
         filled = {name: DatabaseNow() if value is _LATER else value for name, value in values.items()}
-        return self._with_connection(self._insert, filled)
+        return self._singly(rows.calls.insert, filled)
 
     @cached_property
     def _can_listen(self) -> bool:
-        return is_able(self._session.alias)
+        return can_listen(connections[self._session.alias])
 
-    def _read_clock(self, connection: BaseDatabaseWrapper) -> datetime:
-        with self._session.single():
-            return read_clock(connection)
-
-    def _find_on(self, connection: BaseDatabaseWrapper, call_id: str, run: str | None) -> Found:
-        with self._session.single():
-            return _find(connection, call_id, run)
-
-    def _find_again_on(self, connection: BaseDatabaseWrapper, call_id: str, run: str | None) -> Found:
-        with self._session.single():
-            # MySQL shows a transaction what was there at its first read; only a lock shows what is there now.
-            lock = connection.vendor == "mysql" and not connection.get_autocommit()
-            return _find(connection, call_id, run, lock=lock)
-
-    def _insert(self, connection: BaseDatabaseWrapper, values: dict[str, Any]) -> bool:
-        with self._session.single():
-            return rows.calls.insert(connection, values)
+    @cached_property
+    def _listener(self) -> Listener:
+        # Each minds forks as long as the process lives: only a store that is waited on has one.
+        return Listener(self._session.alias, self.newsroom)
 
     def _write_on(self, connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord | None) -> bool:
         if at_once.is_possible(connection, merged):
@@ -154,14 +140,13 @@ class DjangoTrackingStore(OwningStore):
 
     def payload(self, call_id: str) -> callstore.Payload | None:
         """Return what is kept beside the row; None: nothing."""
-        wanted = Payload.objects.filter(pk=call_id).values_list("message", "result", "error")
-        found = self._with_connection(self._select, wanted)
+        found = self._singly(rows.payloads.find, {"call_id": call_id}, ("message", "result", "error"))
         return callstore.Payload(message=found[0][0], result=found[0][1], error=found[0][2]) if found else None
 
     def log(self, call_id: str) -> Sequence[LogLine]:
         """Return what a call has logged, in order."""
         wanted = models.LogLine.objects.filter(call_id=call_id).order_by("number").values_list("number", "at", "text")
-        found = self._with_connection(self._select, wanted)
+        found = self._select(wanted)
         return [LogLine(number=number, at=at, text=text) for number, at, text in found]
 
     def aborts(self, call_ids: Sequence[str]) -> Sequence[CallRecord]:
@@ -169,18 +154,18 @@ class DjangoTrackingStore(OwningStore):
         if not call_ids:
             return []
         asked = Call.objects.filter(pk__in=call_ids, terminal_at=None, abort_requested_at__isnull=False).order_by()
-        return list(map(rows.call_record, self._with_connection(self._select, asked.values_list(*rows.CALL_COLUMNS))))
+        return list(map(rows.call_record, self._select(asked.values_list(*rows.CALL_COLUMNS))))
 
     def revoked(self, limit: int) -> Sequence[str]:
         """Return open observed calls whose end somebody has asked for, the latest request first."""
         asked = Call.objects.filter(terminal_at=None, owned=False, abort_requested_at__isnull=False)
         newest = asked.order_by("-abort_requested_at").values_list("pk")[:limit]
-        return [call_id for (call_id,) in self._with_connection(self._select, newest)]
+        return [call_id for (call_id,) in self._select(newest)]
 
     def family(self, root_id: str, limit: int) -> Sequence[CallRecord]:
         """Return the calls that stem from this one."""
         stem = Call.objects.filter(Q(root_id=root_id) | Q(pk=root_id), removed_at=None).order_by()
-        found = self._with_connection(self._select, stem.values_list(*rows.CALL_COLUMNS)[:limit])
+        found = self._select(stem.values_list(*rows.CALL_COLUMNS)[:limit])
         return list(map(rows.call_record, found))
 
     def due(self, limit: int, app: str | None = None) -> Sequence[str]:
@@ -188,13 +173,13 @@ class DjangoTrackingStore(OwningStore):
         # The clock is read before: on PostgreSQL it is volatile, and no index serves a comparison with it.
         due = Call.objects.filter(attend_at__lte=self._now()).order_by("attend_at").values_list("pk")
         wanted = due[:limit] if app is None else due.filter(app=app)[:limit]
-        return [call_id for (call_id,) in self._with_connection(self._select, wanted)]
+        return [call_id for (call_id,) in self._select(wanted)]
 
     def is_overtaken(self, record: CallRecord) -> bool:
         """Whether a call of the same queue has been started that was asked for after this one's message went out."""
         since = owned.sent_at(record)
         later = Call.objects.filter(queue=record.queue, enqueued_at__gt=since, started_at__isnull=False)
-        return bool(self._with_connection(self._select, later.order_by("enqueued_at").values_list("pk")[:1]))
+        return bool(self._select(later.order_by("enqueued_at").values_list("pk")[:1]))
 
     def renew(self, runs: Iterable[tuple[str, str]]) -> dict[str, CallRecord]:
         """Extend the leases of these (call id, run), in one statement that waits for nobody."""
@@ -209,31 +194,29 @@ class DjangoTrackingStore(OwningStore):
 
     def beat(self, worker: WorkerFacts) -> None:
         """Note that a worker is alive."""
-        self._with_connection(self._beat_on, worker)
-
-    def _beat_on(self, connection: BaseDatabaseWrapper, worker: WorkerFacts) -> None:
-        with self._session.single():
-            now = read_clock(connection)
-            if rows.workers.update(connection, {"boot_id": worker.boot_id}, {"seen_at": now}) == 0:
-                rows.workers.insert(connection, {**asdict(worker), "started_at": now, "seen_at": now})
+        self._singly(_beat, worker)
 
     def workers(self) -> Sequence[WorkerFacts]:
         """Return the workers that were heard of, the latest first."""
         names = [field.name for field in fields(WorkerFacts)]
-        found = self._with_connection(self._select, Worker.objects.order_by("-seen_at").values_list(*names))
+        found = self._select(Worker.objects.order_by("-seen_at").values_list(*names))
         return [WorkerFacts(**dict(zip(names, row, strict=True))) for row in found]
 
     def forget_worker(self, boot_id: str) -> None:
         """Forget a worker that has ended in good order."""
-        self._with_connection(self._forget_on, boot_id)
+        self._singly(rows.workers.delete, {"boot_id": boot_id})
 
-    def _forget_on(self, connection: BaseDatabaseWrapper, boot_id: str) -> None:
-        with self._session.single():
-            rows.workers.delete(connection, {"boot_id": boot_id})
+    def _select(self, wanted: QuerySet[Any, Any]) -> list[tuple[Any, ...]]:
+        return self._singly(rows.select, wanted)
 
-    def _select(self, connection: BaseDatabaseWrapper, wanted: QuerySet[Any, Any]) -> list[tuple[Any, ...]]:
+    def _singly(self, work: Callable[..., T], *args: Any) -> T:
+        """Run `work(connection, *args)`, whose statements need no transaction around them."""
+        answer: T = self._with_connection(self._within_single, work, args)
+        return answer
+
+    def _within_single(self, connection: BaseDatabaseWrapper, work: Callable[..., T], args: tuple[Any, ...]) -> T:
         with self._session.single():
-            return rows.select(connection, wanted)
+            return work(connection, *args)
 
     def _with_connection(self, work: Callable[..., T], *args: Any) -> T:
         """Run `work(connection, *args)`; once more if the connection turns out to have been lost."""
@@ -277,6 +260,18 @@ def _find(connection: BaseDatabaseWrapper, call_id: str, run: str | None, *, loc
         return Found(record, None, now)
     attempts = rows.attempts.find(connection, {"call_id": call_id, "run": run}, rows.ATTEMPT_COLUMNS, lock=lock)
     return Found(record, next(map(rows.attempt_record, attempts), None), now)
+
+
+def _find_again(connection: BaseDatabaseWrapper, call_id: str, run: str | None) -> Found:
+    # MySQL shows a transaction what was there at its first read; only a lock shows what is there now.
+    lock = connection.vendor == "mysql" and not connection.get_autocommit()
+    return _find(connection, call_id, run, lock=lock)
+
+
+def _beat(connection: BaseDatabaseWrapper, worker: WorkerFacts) -> None:
+    now = read_clock(connection)
+    if rows.workers.update(connection, {"boot_id": worker.boot_id}, {"seen_at": now}) == 0:
+        rows.workers.insert(connection, {**asdict(worker), "started_at": now, "seen_at": now})
 
 
 def _write_call(connection: BaseDatabaseWrapper, record: CallRecord, replaces: CallRecord | None) -> bool:

@@ -23,3 +23,13 @@ def clean_tail(text: str, limit: int) -> str:
     if len(cleaned) <= limit:
         return cleaned
     return ELLIPSIS + cleaned[1 - limit :]
+
+
+def bounded(text: str | None, limit: int) -> str | None:
+    """Like `clean`, but None stays None."""
+    return None if text is None else clean(text, limit)
+
+
+def dotted_name(kind: type) -> str:
+    """Return where a class is found; builtins by their bare name."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

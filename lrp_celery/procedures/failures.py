@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 from lrp_celery.core import codec
 from lrp_celery.core.errors import CallAborted, CallDiscarded, CallFailed, CallTimedOut, NotDecodable
 from lrp_celery.core.redaction import Redactor
-from lrp_celery.tracking.outcomes import dotted_name
+from lrp_celery.core.text import dotted_name
 from lrp_celery.tracking.record import CallRecord
 from lrp_celery.tracking.reports import ErrorFacts
 from lrp_celery.tracking.status import CallStatus, Reason, require_terminal

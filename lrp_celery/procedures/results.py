@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
@@ -78,11 +77,9 @@ class Waiting:
                 return self.look()
         return False, None
 
-    @contextmanager
-    def watching(self) -> Iterator[Watch]:
+    def watching(self) -> AbstractContextManager[Watch]:
         """Be told of news within this context, where the store can tell."""
-        with self._runtime.own.watching(self._call_id) as watch:
-            yield watch
+        return self._runtime.own.watching(self._call_id)
 
     def pause(self) -> float:
         """Return for how long to wait for news before the next look."""

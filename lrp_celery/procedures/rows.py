@@ -8,11 +8,11 @@ from typing import Final
 from lrp_celery.core import codec
 from lrp_celery.core.durations import seconds
 from lrp_celery.core.errors import CallAborted, CallDiscarded, CallTimedOut
+from lrp_celery.core.text import dotted_name
 from lrp_celery.procedures.failures import StoredError
 from lrp_celery.procedures.stores import Item, Pending, Rejected, Resolved
 from lrp_celery.tracking.callstore import OwningStore, Payload
 from lrp_celery.tracking.items import Put
-from lrp_celery.tracking.outcomes import dotted_name
 from lrp_celery.tracking.owned import Settlement
 from lrp_celery.tracking.record import CallRecord
 from lrp_celery.tracking.reports import ErrorFacts, Outcome

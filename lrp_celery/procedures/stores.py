@@ -19,9 +19,10 @@ from lrp_celery.core.clock import Clock, SystemClock
 from lrp_celery.core.durations import seconds
 from lrp_celery.core.errors import CallAborted, CallDiscarded, CallTimedOut, NotDecodable
 from lrp_celery.core.redaction import DEFAULT_REDACT, Redactor
+from lrp_celery.core.text import dotted_name
 from lrp_celery.procedures import failures
 from lrp_celery.procedures.failures import StoredError
-from lrp_celery.tracking.outcomes import dotted_name, error_facts
+from lrp_celery.tracking.outcomes import error_facts
 from lrp_celery.tracking.store import require_id
 
 if TYPE_CHECKING:

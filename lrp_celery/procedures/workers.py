@@ -143,10 +143,7 @@ def ensure_care(app: Any, runtime: Runtime) -> None:
 
 def _take_care(caretaker: Caretaker) -> None:
     while True:
-        try:
-            caretaker.round()
-        except Exception:
-            logger.exception("Looking after calls failed; it goes on.")
+        caretaker.round()
         time.sleep(TICK)
 
 

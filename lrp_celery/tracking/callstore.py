@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeVar
 
 from lrp_celery.core.errors import StoreError
-from lrp_celery.core.text import clean
+from lrp_celery.core.text import bounded
 from lrp_celery.tracking import items, owned
 from lrp_celery.tracking.items import Put
 from lrp_celery.tracking.news import Newsroom, Watch
@@ -329,8 +329,8 @@ class OwningStore(MergingStore):
     def request_abort(self, call_id: str, request: AbortRequest) -> CallRecord | None:
         """Ask for the end of a call."""
         require_id(call_id)
-        bounded = replace(request, reason=_bounded(request.reason, MAX_ERROR), by=_bounded(request.by, MAX_NAME))
-        return self._apply(call_id, lambda found: owned.request_abort(found.record, bounded, found.now))
+        fitting = replace(request, reason=bounded(request.reason, MAX_ERROR), by=bounded(request.by, MAX_NAME))
+        return self._apply(call_id, lambda found: owned.request_abort(found.record, fitting, found.now))
 
     def remove(self, call_id: str, *, when_settled: bool = False) -> bool:
         """Let an ended call read as absent."""
@@ -416,10 +416,6 @@ class OwningStore(MergingStore):
             if merged is None or self._write(merged, found.record):
                 return answer
         raise StoreError(f"Call {call_id!r} was changed by others {self._PATIENCE} times in a row.")
-
-
-def _bounded(text: str | None, limit: int) -> str | None:
-    return None if text is None else clean(text, limit)
 
 
 def is_remembered(worker: WorkerFacts, now: datetime) -> bool:

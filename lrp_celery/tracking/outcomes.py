@@ -11,7 +11,7 @@ from celery.app.task import Task
 from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
 
 from lrp_celery.core.redaction import Redactor
-from lrp_celery.core.text import clean
+from lrp_celery.core.text import clean, dotted_name
 from lrp_celery.tracking.reports import ErrorFacts, Outcome
 from lrp_celery.tracking.status import CallStatus, Reason
 from lrp_celery.tracking.store import MAX_ERROR, MAX_NAME, MAX_TRACEBACK
@@ -55,11 +55,6 @@ def error_facts(
         traceback=redactor.tail(traceback, secrets, MAX_TRACEBACK) if isinstance(traceback, str) else None,
         http_status=None if exception is None else http_status(exception),
     )
-
-
-def dotted_name(kind: type) -> str:
-    """Return where a class is found; builtins by their bare name."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def http_status(exception: BaseException) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_check
 
 from lrp_celery.core.clock import require_aware
 from lrp_celery.core.errors import ConfigurationError, StoreError
-from lrp_celery.core.text import clean
+from lrp_celery.core.text import bounded, clean
 from lrp_celery.tracking.merge import merge, run_of
 from lrp_celery.tracking.record import AttemptRecord, CallRecord, Turn
 from lrp_celery.tracking.reports import (
@@ -258,10 +258,10 @@ class MergingStore(ABC):
         """Insert a SUBMITTED row, unless the id has a row already."""
         facts = CallFacts(
             task=clean(task, MAX_NAME),
-            target_summary=_bounded(target_summary, MAX_SUMMARY),
-            source_instance_id=_bounded(source_instance_id, MAX_NAME),
-            source_script=_bounded(source_script, MAX_NAME),
-            source_node=_bounded(source_node, MAX_NAME),
+            target_summary=bounded(target_summary, MAX_SUMMARY),
+            source_instance_id=bounded(source_instance_id, MAX_NAME),
+            source_script=bounded(source_script, MAX_NAME),
+            source_node=bounded(source_node, MAX_NAME),
         )
         return self.report(Enqueued(call_id=call_id, facts=facts))
 
@@ -278,7 +278,7 @@ class MergingStore(ABC):
         if not 0 <= retries <= _LARGEST:
             raise ConfigurationError(f"retries is {retries}: pass the absolute count, from 0.")
         _require_code(http_status)
-        error = ErrorFacts(message=_bounded(last_error, MAX_ERROR), http_status=http_status)
+        error = ErrorFacts(message=bounded(last_error, MAX_ERROR), http_status=http_status)
         return self.report(AttemptRecorded(call_id=call_id, turn=Turn(0, retries), status=status, error=error))
 
     def record_terminal(
@@ -292,7 +292,7 @@ class MergingStore(ABC):
     ) -> bool:
         """End an open row."""
         _require_code(http_status)
-        error = ErrorFacts(message=_bounded(last_error, MAX_ERROR), http_status=http_status)
+        error = ErrorFacts(message=bounded(last_error, MAX_ERROR), http_status=http_status)
         outcome = Outcome(status=require_terminal(status), reason=_reason(reason), error=error)
         return self.report(TerminalRecorded(call_id=call_id, turn=None, outcome=outcome))
 
@@ -343,10 +343,6 @@ def require_id(call_id: str) -> None:
 def _require_code(http_status: int | None) -> None:
     if http_status is not None and not 0 <= http_status <= _LARGEST:
         raise ConfigurationError(f"http_status is {http_status}: pass a code from 0, or None.")
-
-
-def _bounded(text: str | None, limit: int) -> str | None:
-    return None if text is None else clean(text, limit)
 
 
 def _reason(reason: str | None) -> Reason | None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
 
-from lrp_celery.core.codec.form import AS, Form, Misfit, Tree, meant, named, restored, unexpected
+from lrp_celery.core.codec.form import AS, Form, Misfit, Tree, meant, restored, unexpected
+from lrp_celery.core.text import dotted_name
 
 _BY_VALUE: Final = frozenset({str, int, float, bool})
 
@@ -52,7 +53,7 @@ class _Union:
         clear = [name for name, form in likely if form.exact is kind] or list(self.members.keys() - {"None"})
         if len(clear) == 1 and value is not None:
             raise misfits[clear[0]]
-        raise Misfit(f"{named(kind)} where {self.title} is expected")
+        raise Misfit(f"{dotted_name(kind)} where {self.title} is expected")
 
     def _reader(self, tree: Tree) -> str | None:
         """Return the name of the member that would read a tree that bears no mark of ours."""
@@ -70,14 +71,14 @@ def literal(choices: Sequence[tuple[Any, Form]]) -> Form:
         for choice, tree in trees:
             if type(choice) is type(value) and choice == value:
                 return tree
-        raise Misfit(f"{named(type(value))} that is none of the literals")
+        raise Misfit(f"{dotted_name(type(value))} that is none of the literals")
 
     def decode(tree: Tree) -> Any:
         value = restored(tree)
         for choice, written in trees:
             if any(type(value) is type(one) and value == one for one in (choice, written)):
                 return choice
-        raise Misfit(f"{named(type(value))} that is none of the literals")
+        raise Misfit(f"{dotted_name(type(value))} that is none of the literals")
 
     return Form(encode, decode)
 
@@ -98,6 +99,6 @@ def enum(kind: type[Enum]) -> Form:
         try:
             return kind(value) if by_value else kind[value]
         except Exception:  # noqa: BLE001 - _missing_ is the user's
-            raise Misfit(f"{named(type(value))} that is no {named(kind)}") from None
+            raise Misfit(f"{dotted_name(type(value))} that is no {dotted_name(kind)}") from None
 
     return Form(encode, decode, kind)

@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from lrp_celery.core.codec.form import ENTRIES, Form, Misfit, Tree, as_object, each, entries, field, named, unexpected
+from lrp_celery.core.codec.form import ENTRIES, Form, Misfit, Tree, as_object, each, entries, field, unexpected
 from lrp_celery.core.codec.plain import PLAIN, text_key
 from lrp_celery.core.codec.scalars import SCALARS
+from lrp_celery.core.text import dotted_name
 
 #: What may be given where one kind is annotated; the rest is refused, and then sent by its own type.
 _GIVEN: Final[dict[type, tuple[type, ...]]] = {
@@ -35,7 +36,7 @@ def array(kind: type, item: Form = PLAIN) -> Form:
         try:
             return kind(items)
         except TypeError:
-            raise Misfit(f"it holds what no {named(kind)} can hold") from None
+            raise Misfit(f"it holds what no {dotted_name(kind)} can hold") from None
 
     return Form(encode, decode, kind)
 

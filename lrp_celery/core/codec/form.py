@@ -10,6 +10,8 @@ from typing import Any, Final, TypeAlias
 
 from kombu.utils.json import object_hook
 
+from lrp_celery.core.text import dotted_name
+
 Tree: TypeAlias = Any
 
 #: kombu marks what JSON has no word for, and restores every object with exactly these keys.
@@ -63,7 +65,7 @@ def each(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
 
 def field(name: object) -> str:
     """Return the step to a field of an object."""
-    return f"field {reprlib.repr(name)}" if isinstance(name, str) else f"a key of type {named(type(name))}"
+    return f"field {reprlib.repr(name)}" if isinstance(name, str) else f"a key of type {dotted_name(type(name))}"
 
 
 def as_object(fields: Mapping[str, Tree]) -> Tree:
@@ -89,7 +91,9 @@ def restored(tree: Tree) -> Any:
 def entries(tree: Tree) -> Iterator[tuple[Any, Tree]]:
     """Yield the keys and values of an object, plain or written as entries; `Misfit` if it is neither."""
     if not isinstance(tree, dict) or tree.keys() == _KOMBU or tree.keys() == {AS}:
-        raise Misfit(f"{named(type(tree))} is no object" if not isinstance(tree, dict) else "it is no plain object")
+        raise Misfit(
+            f"{dotted_name(type(tree))} is no object" if not isinstance(tree, dict) else "it is no plain object"
+        )
     if tree.keys() != {ENTRIES}:
         yield from tree.items()
         return
@@ -109,19 +113,14 @@ def meant(tree: Tree) -> tuple[str, Tree] | None:
     raise Misfit(f"{AS} holds no name and value")
 
 
-def named(kind: type) -> str:
-    """Return where a class is found; builtins by their bare name."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
 def unexpected(value: object, kind: type) -> Misfit:
     """Return the misfit of a value, or of a tree, that is not of this kind."""
-    return Misfit(f"{named(type(value))} where {named(kind)} is expected")
+    return Misfit(f"{dotted_name(type(value))} where {dotted_name(kind)} is expected")
 
 
 def formless(value: object) -> Misfit:
     """Return the misfit of a value that JSON has no form for; it names the type, never the value."""
-    kind = named(type(value))
+    kind = dotted_name(type(value))
     if is_dataclass(value) or isinstance(value, Enum) or hasattr(type(value), "model_dump"):
         return Misfit(f"{kind} has a JSON form only where it is annotated; annotate the parameter or result with it")
     return Misfit(

@@ -25,10 +25,10 @@ from lrp_celery.core.codec.form import (
     formless,
     is_mark,
     meant,
-    named,
     restored,
 )
 from lrp_celery.core.codec.scalars import DURATION, finite, integer
+from lrp_celery.core.text import dotted_name
 
 _kombu: Final = JSONEncoder()
 
@@ -66,7 +66,7 @@ def decode(tree: Tree) -> Any:
 def text_key(key: Any) -> str:
     """Return the key of an object about whose keys no annotation says anything."""
     if not isinstance(key, str):
-        kind = named(type(key))
+        kind = dotted_name(type(key))
         raise Misfit(f"a dict with such keys has a JSON form only where it is annotated, as dict[{kind}, ...]")
     return str.__str__(key)
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeAlias
 
-from lrp_celery.core.codec.form import Form, Misfit, Tree, as_object, entries, field, named, restored, unexpected
+from lrp_celery.core.codec.form import Form, Misfit, Tree, as_object, entries, field, restored, unexpected
+from lrp_celery.core.text import dotted_name
 
 FormOf: TypeAlias = Callable[[Any], Form]
 
@@ -81,7 +82,7 @@ def _made(kind: type, fields: _Fields) -> Form:
         if type(value) is not kind:
             raise unexpected(value, kind)
         if not required <= fields.names:
-            raise Misfit(f"{named(kind)} cannot be made from its fields again, and so has no JSON form")
+            raise Misfit(f"{dotted_name(kind)} cannot be made from its fields again, and so has no JSON form")
         return fields.write({name: getattr(value, name) for name in fields.names})
 
     def decode(tree: Tree) -> Any:
@@ -95,7 +96,7 @@ def _made(kind: type, fields: _Fields) -> Form:
         try:
             return kind(**values)
         except Exception as error:  # noqa: BLE001 - the class has its own say
-            raise Misfit(f"{named(kind)} refuses these fields with {named(type(error))}") from None
+            raise Misfit(f"{dotted_name(kind)} refuses these fields with {dotted_name(type(error))}") from None
 
     return Form(encode, decode, kind)
 

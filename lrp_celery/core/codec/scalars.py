@@ -10,7 +10,8 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from lrp_celery.core.codec.form import Form, Misfit, Tree, named, restored, unexpected
+from lrp_celery.core.codec.form import Form, Misfit, Tree, restored, unexpected
+from lrp_celery.core.text import dotted_name
 
 #: An int below this many bits has few enough digits for every Python.
 _SHORT: Final = 2_000
@@ -71,7 +72,7 @@ def _written(
         try:
             return read(value)
         except Exception:  # noqa: BLE001 - each type has its own way to refuse a text
-            raise Misfit(f"{named(type(value))} is not one that {named(kind)} is written as") from None
+            raise Misfit(f"{dotted_name(type(value))} is not one that {dotted_name(kind)} is written as") from None
 
     return Form(encode, decode, kind)
 

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get
 
 from lrp_celery.core.codec.choices import enum, literal, union
 from lrp_celery.core.codec.containers import array, mapping, row
-from lrp_celery.core.codec.form import Form, named
+from lrp_celery.core.codec.form import Form
 from lrp_celery.core.codec.plain import PLAIN
 from lrp_celery.core.codec.records import is_record, record
 from lrp_celery.core.codec.scalars import SCALARS
+from lrp_celery.core.text import dotted_name
 
 #: As what each annotation of an array is read.
 _ARRAYS: Final[dict[type, type]] = {
@@ -87,7 +88,7 @@ def label(annotation: Any) -> str:
     if origin is not None:
         return f"{label(origin)}[{', '.join(map(label, args))}]"
     if isinstance(annotation, type):
-        return "None" if annotation is type(None) else named(annotation)
+        return "None" if annotation is type(None) else dotted_name(annotation)
     return str(getattr(annotation, "__name__", type(annotation).__name__))
 
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from lrp_celery.core.codec import plain
-from lrp_celery.core.codec.form import Form, Misfit, Tree, field, named
+from lrp_celery.core.codec.form import Form, Misfit, Tree, field
 from lrp_celery.core.codec.records import annotations_of, is_record
+from lrp_celery.core.text import dotted_name
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -35,7 +36,7 @@ def form_of(annotation: Any) -> Form:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(annotation)
     except Exception as error:  # noqa: BLE001 - annotations that pydantic does not know are refused in many ways
-        return _refusal(f"pydantic cannot describe its annotation ({named(type(error))})")
+        return _refusal(f"pydantic cannot describe its annotation ({dotted_name(type(error))})")
 
     def encode(value: Any) -> Tree:
         valid = _valid(adapter.validate_python, value)
@@ -47,7 +48,7 @@ def form_of(annotation: Any) -> Form:
             except Misfit as found:
                 misfit = found
             except Exception as error:  # noqa: BLE001 - users write serializers
-                misfit = Misfit(f"pydantic cannot write it as JSON ({named(type(error))})")
+                misfit = Misfit(f"pydantic cannot write it as JSON ({dotted_name(type(error))})")
             else:
                 _require_whole(valid, again, tree)
                 return tree
@@ -84,7 +85,7 @@ def _valid(validate: Callable[[Any], Any], value: Any) -> Any:
 def _require_whole(value: Any, again: Any, tree: Tree) -> None:
     """Refuse what JSON would cut down: an instance of a subclass, a masked secret."""
     if type(value) is not type(again):
-        raise Misfit(f"{named(type(value))} where {named(type(again))} is expected")
+        raise Misfit(f"{dotted_name(type(value))} where {dotted_name(type(again))} is expected")
     if value != again and _MASK in _leaves(tree):
         raise Misfit("a secret of pydantic has no JSON form; annotate it as str, or give it a serializer")
 
