@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import pytest
-from asgiref.sync import sync_to_async
 from django.db import IntegrityError, connections, transaction
 from django.test.utils import CaptureQueriesContext
-from pytest_django import DjangoDbBlocker
 
 from django_app.models import Attempt, Call, Payload
 from django_app.stores import DjangoTrackingStore, rows
 from lrp_celery.tracking.callstore import OwningStore
 from lrp_celery.tracking.record import AttemptRecord, CallRecord
-from tests import services
 from tests.conformance.call_store import CallStoreConformance, ended, fresh_id, held, new, order_of, removed, row
-from tests.conformance.opening import open_django
-from tests.conformance.racing import ProcessRacers, Racers, process_racers
+from tests.conformance.on_django import OnDjangosDatabase
 
 
-class OnDjango(CallStoreConformance):
+class OnDjango(OnDjangosDatabase, CallStoreConformance):
     """`alias` names a migrated database of Django's."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def alias(cls, request: pytest.FixtureRequest) -> str:
-        name: str = request.getfixturevalue(f"{cls.store_name}_alias")
-        return name
-
-    @pytest.fixture
-    def store(self, alias: str, django_db_blocker: DjangoDbBlocker) -> Iterator[DjangoTrackingStore]:
-        # Not the mark django_db: what it wraps a test in would hide what other connections see.
-        with django_db_blocker.unblock():
-            yield DjangoTrackingStore(using=alias)
-            connections[alias].close()
-            asyncio.run(_close(alias))
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def class_racers(cls, alias: str) -> Iterator[ProcessRacers]:
-        database: dict[str, Any] = connections.settings[alias]
-        with process_racers(partial(open_django, services.as_environment(database))) as racers:
-            yield racers
-
-    @pytest.fixture
-    def racers(self, class_racers: ProcessRacers) -> Racers:
-        return class_racers
 
     @pytest.fixture
     def leave(self, alias: str) -> Callable[[], None]:
@@ -124,12 +92,6 @@ def statements(captured: CaptureQueriesContext) -> list[str]:
     """What was asked of the database, without the borders of transactions."""
     borders = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE")
     return [query["sql"] for query in captured if not query["sql"].startswith(borders)]
-
-
-@sync_to_async
-def _close(alias: str) -> None:
-    """Close the connection of the thread in which the async twins ran."""
-    connections[alias].close()
 
 
 class TestSQLite(OnDjango):
