@@ -1,6 +1,6 @@
-"""The two writes of nearly every owned call, each in one statement: PostgreSQL can do that.
+"""A row and what hangs on it, in one statement: PostgreSQL can do that.
 
-A call is made (row and message), and it settles (row, result, and news for who waits). Said
+A call is made (row and message), and it ends (row, result, and news for who waits). Said
 one by one these would be a transaction of five messages to the server and back.
 """
 
@@ -23,22 +23,36 @@ def is_possible(connection: BaseDatabaseWrapper, merged: Merged) -> bool:
     """Whether one statement says it all."""
     if connection.vendor != "postgresql" or merged.attempts or merged.lines or merged.forgets_runs:
         return False
-    return merged.payload is not None and merged.payload != owned.BLANK
+    return merged.payload != owned.BLANK and (merged.payload is not None or owned.is_news(merged.record))
+
+
+def may_be_awaited(connection: BaseDatabaseWrapper, record: CallRecord, replaces: CallRecord | None) -> bool:
+    """Whether somebody may wait for what is about to be written, and can be told. Only the row knows whether he does."""
+    return connection.vendor == "postgresql" and replaces is not None and owned.is_news(record)
+
+
+def announce(connection: BaseDatabaseWrapper, call_id: str) -> None:
+    """Tell every listener of a call, if anybody waits for it, when the transaction is committed."""
+    with connection.cursor() as cursor:
+        table = rows.calls.quoted(connection)
+        cursor.execute(f"SELECT pg_notify(%s, call_id) FROM {table} WHERE call_id = %s AND awaited", [CHANNEL, call_id])
 
 
 def write(connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord | None) -> bool:
     """Write the row, if it is still in the version of `replaces`, and with it what hangs on it."""
     statement, params = _row(connection, merged.record, replaces)
-    parts, asked = [f"written AS ({statement} RETURNING call_id)"], ["(SELECT count(*) FROM written)"]
-    kept, more = _payload(connection, merged.payload or {})
-    parts.append(f"kept AS ({kept})")
-    if owned.is_news(merged):
-        parts.append("told AS (SELECT pg_notify(%s, call_id) FROM written)")
+    parts, asked = [f"written AS ({statement} RETURNING call_id, awaited)"], ["(SELECT count(*) FROM written)"]
+    if merged.payload is not None:
+        kept, texts = _payload(connection, merged.payload)
+        parts.append(f"kept AS ({kept})")
+        params += texts
+    if may_be_awaited(connection, merged.record, replaces):
+        parts.append("told AS (SELECT pg_notify(%s, call_id) FROM written WHERE awaited)")
         # What nothing asks for is not done.
         asked.append("(SELECT count(*) FROM told)")
-        more = [*more, CHANNEL]
+        params.append(CHANNEL)
     with connection.cursor() as cursor:
-        cursor.execute(f"WITH {', '.join(parts)} SELECT {', '.join(asked)}", [*params, *more])
+        cursor.execute(f"WITH {', '.join(parts)} SELECT {', '.join(asked)}", params)
         return bool(cursor.fetchone()[0] == 1)
 
 
@@ -59,6 +73,6 @@ def _payload(connection: BaseDatabaseWrapper, payload: Mapping[str, str | None])
     names = ", ".join(payload)
     news = ", ".join(f"{name} = EXCLUDED.{name}" for name in payload)
     places = ", ".join("%s" for _ in payload)
-    table = connection.ops.quote_name(rows.payloads.name)
+    table = rows.payloads.quoted(connection)
     insert = f"INSERT INTO {table} (call_id, {names}) SELECT call_id, {places} FROM written"
     return f"{insert} ON CONFLICT (call_id) DO UPDATE SET {news}", list(payload.values())

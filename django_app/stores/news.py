@@ -33,12 +33,6 @@ def can_listen(connection: BaseDatabaseWrapper) -> bool:
     return connection.vendor == "postgresql" and not pooled and _has_notifies()
 
 
-def announce(connection: BaseDatabaseWrapper, call_id: str) -> None:
-    """Tell every listener of a call, when the transaction is committed."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, call_id])
-
-
 class Listener:
     """Passes what the database tells on to a newsroom, as long as somebody watches there."""
 

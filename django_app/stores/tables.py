@@ -32,11 +32,6 @@ class Table:
         self._names_by_vendor: dict[str, dict[str, str]] = {}
         self._known_conversions: dict[tuple[str, tuple[str, ...]], list[_Conversion]] = {}
 
-    @property
-    def name(self) -> str:
-        """The table's name in the database."""
-        return self._model._meta.db_table
-
     def insert(self, connection: BaseDatabaseWrapper, values: Mapping[str, Any]) -> bool:
         """Insert a row, with the defaults of what is not named, unless its key exists; return whether it was inserted.
 
@@ -81,13 +76,13 @@ class Table:
         names = self._quoted(connection)
         settings = ", ".join(f"{names[name]} = %s" for name in values)
         condition, params = self._where(connection, where)
-        statement = f"UPDATE {self._table(connection)} SET {settings} WHERE {condition}"
+        statement = f"UPDATE {self.quoted(connection)} SET {settings} WHERE {condition}"
         return statement, [*self._prepared(connection, values), *params]
 
     def delete(self, connection: BaseDatabaseWrapper, where: Mapping[str, Any]) -> None:
         """Delete the rows that have exactly these values; nothing else may point to them."""
         condition, params = self._where(connection, where)
-        self._execute(connection, f"DELETE FROM {self._table(connection)} WHERE {condition}", params)
+        self._execute(connection, f"DELETE FROM {self.quoted(connection)} WHERE {condition}", params)
 
     def find(
         self,
@@ -95,14 +90,14 @@ class Table:
         where: Mapping[str, Any],
         names: Sequence[str],
         *,
-        also: str | None = None,
+        also: Iterable[str] = (),
         lock: bool = False,
     ) -> list[tuple[Any, ...]]:
-        """Return these columns of the rows that have exactly these values; `also`: SQL of one more, as it comes."""
+        """Return these columns of the rows that have exactly these values; `also`: SQL of further ones, as they come."""
         quoted = self._quoted(connection)
-        columns = [quoted[name] for name in names] + ([] if also is None else [also])
+        columns = [*(quoted[name] for name in names), *also]
         condition, params = self._where(connection, where)
-        statement = f"SELECT {', '.join(columns)} FROM {self._table(connection)} WHERE {condition}"
+        statement = f"SELECT {', '.join(columns)} FROM {self.quoted(connection)} WHERE {condition}"
         with connection.cursor() as cursor:
             cursor.execute(f"{statement} FOR UPDATE" if lock else statement, params)
             rows = cursor.fetchall()
@@ -111,7 +106,9 @@ class Table:
 
     def _where(self, connection: BaseDatabaseWrapper, where: Mapping[str, Any]) -> tuple[str, list[Any]]:
         names = self._quoted(connection)
-        return " AND ".join(f"{names[name]} = %s" for name in where), self._prepared(connection, where)
+        conditions = (f"{names[name]} {'IS NULL' if value is None else '= %s'}" for name, value in where.items())
+        known = {name: value for name, value in where.items() if value is not None}
+        return " AND ".join(conditions), self._prepared(connection, known)
 
     def _prepared(self, connection: BaseDatabaseWrapper, values: Mapping[str, Any]) -> list[Any]:
         return [self._fields[name].get_db_prep_save(value, connection=connection) for name, value in values.items()]
@@ -123,9 +120,10 @@ class Table:
 
     def _head(self, connection: BaseDatabaseWrapper) -> str:
         names = self._quoted(connection)
-        return f"INSERT INTO {self._table(connection)} ({', '.join(names[name] for name in self._names)}) VALUES"
+        return f"INSERT INTO {self.quoted(connection)} ({', '.join(names[name] for name in self._names)}) VALUES"
 
-    def _table(self, connection: BaseDatabaseWrapper) -> str:
+    def quoted(self, connection: BaseDatabaseWrapper) -> str:
+        """Return the table's name as statements say it."""
         return connection.ops.quote_name(self._model._meta.db_table)
 
     def _quoted(self, connection: BaseDatabaseWrapper) -> Mapping[str, str]:

@@ -20,7 +20,7 @@ from django_app.conf import options
 from django_app.models import Attempt, Call, Worker
 from django_app.purge import purge_older_than
 from django_app.stores import at_once, renewal, rows
-from django_app.stores.news import Listener, announce, can_listen
+from django_app.stores.news import Listener, can_listen
 from django_app.stores.sessions import CallerSession, Session
 from lrp_celery.core.errors import StoreError, StoreUnavailable
 from lrp_celery.core.text import clean
@@ -32,7 +32,7 @@ from lrp_celery.tracking.record import AttemptRecord, CallRecord, LogLine
 from lrp_celery.tracking.reports import CallFacts, Enqueued
 from lrp_celery.tracking.snapshot import CallSnapshot
 from lrp_celery.tracking.steps import Merged, new_record
-from lrp_celery.tracking.store import Found, require_threshold
+from lrp_celery.tracking.store import Found, require_id, require_threshold
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -109,7 +109,7 @@ class DjangoTrackingStore(OwningStore):
         if at_once.is_possible(connection, merged):
             with self._session.single():
                 return at_once.write(connection, merged, replaces)
-        call_id, is_news = merged.record.call_id, owned.is_news(merged)
+        call_id, is_news = merged.record.call_id, at_once.may_be_awaited(connection, merged.record, replaces)
         is_more = (
             is_news or bool(merged.attempts) or merged.payload is not None or merged.forgets_runs or bool(merged.lines)
         )
@@ -123,8 +123,8 @@ class DjangoTrackingStore(OwningStore):
                 rows.log_lines.insert(connection, {"call_id": call_id, **asdict(line)})
             for attempt in merged.attempts:
                 _write_attempt(connection, call_id, attempt)
-            if is_news and connection.vendor == "postgresql":
-                announce(connection, call_id)
+            if is_news:
+                at_once.announce(connection, call_id)
             if merged.payload is not None:
                 _write_payload(connection, call_id, merged.payload, is_new=replaces is None)
             return True
@@ -138,10 +138,19 @@ class DjangoTrackingStore(OwningStore):
         """Watch a call within this context; it is opened without a statement in this thread."""
         return self._listener.watching(call_id) if self._can_listen else self.newsroom.watching(call_id)
 
+    def await_end(self, call_id: str) -> bool:
+        """Note that somebody waits for the end of a call; False: it has ended, or its end was asked for."""
+        return super().await_end(call_id) and (not self._can_listen or self._singly(_await_end, call_id))
+
     def payload(self, call_id: str) -> callstore.Payload | None:
         """Return what is kept beside the row; None: nothing."""
         found = self._singly(rows.payloads.find, {"call_id": call_id}, ("message", "result", "error"))
         return callstore.Payload(message=found[0][0], result=found[0][1], error=found[0][2]) if found else None
+
+    def look_with_result(self, call_id: str) -> tuple[CallRecord, callstore.Payload] | None:
+        """Return the row as readers see it, and of one that has ended its result or error, in one statement."""
+        require_id(call_id)
+        return self._singly(_look_with_result, call_id)
 
     def log(self, call_id: str) -> Sequence[LogLine]:
         """Return what a call has logged, in order."""
@@ -248,24 +257,49 @@ class DjangoTrackingStore(OwningStore):
 
 
 def _find(connection: BaseDatabaseWrapper, call_id: str, run: str | None, *, lock: bool = False) -> Found:
-    # One statement tells row and time; SQLite has no clock but the host's, read before what it is to tell of.
-    clock = clock_function(connection)
-    before = None if clock is not None else read_clock(connection)
-    found = rows.calls.find(connection, {"call_id": call_id}, rows.CALL_COLUMNS, also=clock, lock=lock)
-    if not found:
-        return Found(None, None, before or read_clock(connection))
-    now = before or as_utc(found[0][-1])
-    record = rows.call_record(found[0][: len(rows.CALL_COLUMNS)])
-    if run is None or run == record.run or record.runs == 0:
+    record, now, _ = _read(connection, call_id, lock=lock)
+    if record is None or run is None or run == record.run or record.runs == 0:
         return Found(record, None, now)
     attempts = rows.attempts.find(connection, {"call_id": call_id, "run": run}, rows.ATTEMPT_COLUMNS, lock=lock)
     return Found(record, next(map(rows.attempt_record, attempts), None), now)
+
+
+def _look_with_result(connection: BaseDatabaseWrapper, call_id: str) -> tuple[CallRecord, callstore.Payload] | None:
+    of_ended = f"FROM {rows.payloads.quoted(connection)} AS p WHERE p.call_id = {rows.calls.quoted(connection)}.call_id"
+    texts = [f"(SELECT p.{name} {of_ended} AND terminal_at IS NOT NULL)" for name in ("result", "error")]
+    record, now, found = _read(connection, call_id, also=texts)
+    if record is None or record.is_absent(now):
+        return None
+    return record, callstore.Payload(result=found[0], error=found[1])
+
+
+def _read(
+    connection: BaseDatabaseWrapper, call_id: str, *, also: Sequence[str] = (), lock: bool = False
+) -> tuple[CallRecord | None, datetime, tuple[Any, ...]]:
+    """Return the row, the time, and what else was asked for, in one statement.
+
+    SQLite has no clock but the host's, which is read before what it is to tell of.
+    """
+    clock = clock_function(connection)
+    before = None if clock is not None else read_clock(connection)
+    told = also if clock is None else [*also, clock]
+    found = rows.calls.find(connection, {"call_id": call_id}, rows.CALL_COLUMNS, also=told, lock=lock)
+    if not found:
+        return None, before or read_clock(connection), ()
+    values, more = found[0][: len(rows.CALL_COLUMNS)], found[0][len(rows.CALL_COLUMNS) :]
+    return rows.call_record(values), before or as_utc(more[-1]), more
 
 
 def _find_again(connection: BaseDatabaseWrapper, call_id: str, run: str | None) -> Found:
     # MySQL shows a transaction what was there at its first read; only a lock shows what is there now.
     lock = connection.vendor == "mysql" and not connection.get_autocommit()
     return _find(connection, call_id, run, lock=lock)
+
+
+def _await_end(connection: BaseDatabaseWrapper, call_id: str) -> bool:
+    # No version of the row: whoever is about to write it need not read it again.
+    waited_for = {"call_id": call_id, "terminal_at": None, "abort_requested_at": None}
+    return rows.calls.update(connection, waited_for, {"awaited": True}) == 1
 
 
 def _beat(connection: BaseDatabaseWrapper, worker: WorkerFacts) -> None:

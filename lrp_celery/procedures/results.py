@@ -19,6 +19,7 @@ from lrp_celery.core.durations import seconds
 from lrp_celery.core.errors import CalledInTask, CallNotCommitted, CallNotFound, LrpError, ResultTimeout
 from lrp_celery.procedures import failures
 from lrp_celery.procedures.runtime import Runtime, runtime_of
+from lrp_celery.tracking import owned
 from lrp_celery.tracking.callstore import Payload
 from lrp_celery.tracking.news import Watch
 from lrp_celery.tracking.record import CallRecord
@@ -58,9 +59,9 @@ class Waiting:
 
     def look(self) -> tuple[bool, Any]:
         """Return (True, the tree that the call returned), or (False, None) while it is open; raise what became of it."""
-        record = self._seen()
-        if record.status.is_terminal or record.abort_requested_at is not None:
-            return True, self._outcome(record)
+        record, payload = self._seen()
+        if owned.is_news(record):
+            return True, self._outcome(record, payload)
         if not self._is_allowed:
             raise CalledInTask
         if self._runtime.is_alone():
@@ -88,31 +89,28 @@ class Waiting:
             longest = _TOLD
         else:
             longest = _EAGER if self._waited < _PATIENT_AFTER else _PATIENT
-        self._pause = min(self._pause * 1.5, longest)
+        self._pause = longest if longest == _TOLD else min(self._pause * 1.5, longest)
         return max(0.0, min(self._pause, self._until - time.monotonic()))
 
     @property
     def _waited(self) -> float:
         return time.monotonic() - self._began
 
-    def _seen(self) -> CallRecord:
-        """Return the row as everybody sees it, whatever transaction the caller is in."""
-        record = self._runtime.own.look(self._call_id)
-        if record is not None and record.task == self._task.name:
-            return record
-        if record is None and self._runtime.callers.look(self._call_id) is not None:
+    def _seen(self) -> tuple[CallRecord, Payload]:
+        """Return the row as everybody sees it, whatever transaction the caller is in, and what it ended with."""
+        found = self._runtime.own.look_with_result(self._call_id)
+        if found is None and self._runtime.callers.look(self._call_id) is not None:
             # Unless it has just been committed, by somebody else.
-            record = self._runtime.own.look(self._call_id)
-            if record is None:
+            found = self._runtime.own.look_with_result(self._call_id)
+            if found is None:
                 raise CallNotCommitted(call_id=self._call_id)
-            if record.task == self._task.name:
-                return record
-        raise CallNotFound(call_id=self._call_id)
+        if found is None or found[0].task != self._task.name:
+            raise CallNotFound(call_id=self._call_id)
+        return found
 
-    def _outcome(self, record: CallRecord) -> Any:
+    def _outcome(self, record: CallRecord, payload: Payload) -> Any:
         if record.status.is_open:
             raise failures.of_abort(record.stop_reason, record.abort_reason, record.call_id)
-        payload = self._runtime.own.payload(record.call_id) or Payload()
         if record.status is CallStatus.SUCCEEDED:
             return None if payload.result is None else codec.loads(payload.result)
         raised = failures.of_record(record, payload.error, tuple(self._task.throws or ()))

@@ -47,16 +47,15 @@ class RowStore:
 
     def get(self, id: str) -> Item | None:  # noqa: A002 - see Store
         """Return the item, or None."""
-        record = self._calls.look(id)
-        if record is not None and record.status.is_open:
+        found = self._calls.look_with_result(id)
+        if found is not None and found[0].status.is_open:
             # Whoever reads ends what is overdue: nobody else may be there to do it.
             self._calls.attend(id)
-            record = self._calls.look(id)
-        if record is None or not record.owned:
+            found = self._calls.look_with_result(id)
+        if found is None or not found[0].owned:
             return None
-        if record.status.is_open:
-            return Pending()
-        return _ended(record, self._calls.payload(id) or Payload())
+        record, payload = found
+        return Pending() if record.status.is_open else _ended(record, payload)
 
     def delete(self, id: str) -> None:  # noqa: A002 - see Store
         """Forget the item."""

@@ -152,7 +152,7 @@ class CallStore(ReportStore, Protocol):
         ...
 
     def watching(self, call_id: str) -> AbstractContextManager[Watch]:
-        """Watch a call within this context; no statement is made. News comes once `await_end` was called."""
+        """Watch a call within this context; no statement is made. News is certain only once `await_end` was called."""
         ...
 
     def await_end(self, call_id: str) -> bool:
@@ -161,6 +161,10 @@ class CallStore(ReportStore, Protocol):
 
     def look(self, call_id: str) -> CallRecord | None:
         """Return the row as readers see it, or None: unknown, removed, or its time to live is over."""
+        ...
+
+    def look_with_result(self, call_id: str) -> tuple[CallRecord, Payload] | None:
+        """Return the row as readers see it, and of one that has ended its result or error (but no message)."""
         ...
 
     def payload(self, call_id: str) -> Payload | None:
@@ -320,7 +324,8 @@ class OwningStore(MergingStore):
 
     def await_end(self, call_id: str) -> bool:
         """Note that somebody waits for the end of a call."""
-        return self._apply(call_id, lambda found: owned.await_end(found.record, found.now)) is not None
+        record = self.look(call_id)
+        return record is not None and not owned.is_news(record)
 
     def note(self, call_id: str, run: str, said: Note) -> bool:
         """Keep what a run says of itself."""
@@ -357,6 +362,14 @@ class OwningStore(MergingStore):
         require_id(call_id)
         found = self._find(call_id, None)
         return None if found.record is None or found.record.is_absent(found.now) else found.record
+
+    def look_with_result(self, call_id: str) -> tuple[CallRecord, Payload] | None:
+        """Return the row as readers see it, and of one that has ended its result or error."""
+        record = self.look(call_id)
+        if record is None:
+            return None
+        payload = self.payload(call_id) if record.status.is_terminal else None
+        return record, replace(payload or Payload(), message=None)
 
     def aborts(self, call_ids: Sequence[str]) -> Sequence[CallRecord]:
         """Return those of the calls that are open and whose end somebody has asked for."""

@@ -57,7 +57,7 @@ class MemoryTrackingStore(OwningStore):
                 self._payloads[call_id] = replace(self._payloads.get(call_id, Payload()), **merged.payload)
                 if self._payloads[call_id] == Payload():
                     del self._payloads[call_id]
-        if owned.is_news(merged):
+        if owned.is_news(merged.record):
             self.newsroom.tell(call_id)
         return True
 

@@ -507,17 +507,9 @@ def is_purged(record: CallRecord, older_than: datetime, now: datetime, timing: T
     return record.terminal_at < older_than
 
 
-def await_end(record: CallRecord | None, now: datetime) -> Changed:
-    """Note that somebody waits for the end of an open call. Not applied: it has ended, or its end was asked for."""
-    if record is None or record.is_absent(now) or record.status.is_terminal or record.abort_requested_at is not None:
-        return NOTHING
-    return Changed(None if record.awaited else Merged(replace(record, awaited=True)), applied=True)
-
-
-def is_news(merged: Merged) -> bool:
-    """Whether those who wait for the call must be told of a change."""
-    record = merged.record
-    return record.awaited and (record.status.is_terminal or record.abort_requested_at is not None)
+def is_news(record: CallRecord) -> bool:
+    """Whether those who wait for the call must be told how it stands: it has ended, or its end was asked for."""
+    return record.status.is_terminal or record.abort_requested_at is not None
 
 
 def _tombstone(record: CallRecord, since: datetime) -> Merged:

@@ -165,7 +165,6 @@ class CallRecord:
     removed_at: datetime | None = None
     """Since when the call reads as absent: only a tombstone is left, against late copies of its message."""
     remove_when_settled: bool = False
-    awaited: bool = False
     """Whether somebody waits to be told of its end."""
     lines: int = 0
     """Lines that it has logged."""

@@ -43,7 +43,7 @@ class TestRows(ItemStoreConformance):
 
 @pytest.fixture
 def redis_store(redis_url: str, redis_prefix: str) -> Iterator[RedisStore]:
-    made = RedisStore(redis_url, prefix=redis_prefix)
+    made = RedisStore(redis_url, prefix=f"{redis_prefix}items")
     yield made
     made.close()
 

@@ -49,7 +49,7 @@ def test_no_key_ever_expires_by_itself(store: RedisTrackingStore, redis_url: str
     failed = fresh_id()
     TrackingStoreConformance.run_and_fail(store, failed)
     with redis.Redis.from_url(redis_url) as client:
-        keys = list(client.scan_iter(match=f"{redis_prefix}*"))
+        keys = list(client.scan_iter(match=f"{redis_prefix}:*"))
         assert len(keys) >= 4
         assert {client.ttl(key) for key in keys} == {-1}
 

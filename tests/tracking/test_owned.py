@@ -27,7 +27,6 @@ from lrp_celery.tracking.reports import (
 )
 from lrp_celery.tracking.snapshot import Progress
 from lrp_celery.tracking.status import TERMINAL, CallStatus, Reason
-from lrp_celery.tracking.steps import Merged
 from tests.tracking.lives import BAD, CALL_ID, FACTS, NOW, Life, run, seconds
 
 LEASE, AGAIN = 10, 60
@@ -969,21 +968,8 @@ def test_of_very_many_lines_the_first_are_kept_and_all_are_counted():
 
 
 def test_lrp_15_who_waits_is_told_of_the_end_and_of_an_abort_request():
-    def await_end(life):
-        return life.apply(owned.await_end(life.known, life.now))
-
-    quiet, life = running("a"), running("a")
-    assert await_end(life)
-    writes = life.writes
-    assert await_end(life)
-    assert (life.writes, life.record.awaited) == (writes, True)
-    assert not owned.is_news(Merged(life.record))
+    life = running("a")
+    assert not owned.is_news(life.record)
     assert life.abort()
-    assert quiet.abort()
-    assert owned.is_news(Merged(life.record))
-    assert not owned.is_news(Merged(quiet.record)), "nobody waits"
-    for over in (life, ended(), called().passes(1)):
-        if over.known.status is CallStatus.SUBMITTED:
-            assert over.abort()
-        assert not await_end(over)
-    assert not owned.await_end(None, NOW).applied
+    assert owned.is_news(life.record)
+    assert owned.is_news(ended().record)
