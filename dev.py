@@ -34,6 +34,9 @@ PROGRAMS = {
     "matrix": ["-m", "nox"],
 }
 
+#: How the whole suite is divided among processors; whoever asks for certain tests wants them one by one.
+DIVIDED = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
+
 #: The checks of `lint`; all run, even if one fails.
 LINT = [
     ["-m", "ruff", "check", "."],
@@ -69,6 +72,8 @@ def main(argv):
     os.chdir(ROOT)
     if verb == "lint":
         return lint()
+    if verb == "test" and not arguments:
+        arguments = DIVIDED
     return hand_over([PYTHON, *PROGRAMS[verb], *arguments])
 
 

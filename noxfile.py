@@ -32,4 +32,4 @@ SELECTION = "matrix or not (services or integration or browser or chaos or slow)
 def cell(session: nox.Session, django: str, celery: str) -> None:
     """Run the quick part of the suite on one combination of versions."""
     session.install("-e", ".[cell]", f"Django~={django}.0", f"celery~={celery}.0")
-    session.run("pytest", "-m", SELECTION, *session.posargs)
+    session.run("pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "worksteal", "-m", SELECTION, *session.posargs)

@@ -28,15 +28,41 @@ def pytest_report_header() -> list[str]:
     return [services.describe(name) + (" (required)" if name in needed else "") for name in services.NAMES]
 
 
+#: What the processes among which pytest-xdist divides the tests have met and missed: name to words.
+_met_elsewhere: dict[str, str] = {}
+_missed_elsewhere: dict[str, str] = {}
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    met = services.asked()
-    used = [f"{s.name} {s.version} ({s.source})" for s in met.values() if isinstance(s, Service)]
-    idle = [name for name in services.NAMES if not isinstance(met.get(name), Service)]
+    met, missed = _met_elsewhere | _met(), _missed_elsewhere | _missed()
     terminalreporter.section("services")
-    terminalreporter.line("exercised: " + (", ".join(used) or "none"))
-    for name in idle:
-        reason = met.get(name, "no test that ran asked for it")
-        terminalreporter.line(f"NOT exercised: {name} ({reason})", yellow=True)
+    terminalreporter.line("exercised: " + (", ".join(met.values()) or "none"))
+    for name in services.NAMES:
+        if name not in met:
+            reason = missed.get(name, "no test that ran asked for it")
+            terminalreporter.line(f"NOT exercised: {name} ({reason})", yellow=True)
+
+
+def _met() -> dict[str, str]:
+    found = services.asked().items()
+    return {name: f"{s.name} {s.version} ({s.source})" for name, s in found if isinstance(s, Service)}
+
+
+def _missed() -> dict[str, str]:
+    return {name: str(s) for name, s in services.asked().items() if not isinstance(s, Service)}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["services"] = (_met(), _missed())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    met, missed = getattr(node, "workeroutput", {}).get("services", ({}, {}))
+    _met_elsewhere.update(met)
+    _missed_elsewhere.update(missed)
 
 
 @pytest.hookimpl(trylast=True)

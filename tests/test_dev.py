@@ -107,6 +107,7 @@ def test_an_installation_that_failed_is_tried_again(dev):
     ("arguments", "program"),
     [
         (["demo", "--port", "1"], ["example_project/manage.py", "demo", "--port", "1"]),
+        (["test"], ["-m", "pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]),
         (["test", "-k", "x"], ["-m", "pytest", "-k", "x"]),
         (["matrix", "--list"], ["-m", "nox", "--list"]),
     ],

@@ -144,7 +144,7 @@ def test_an_empty_list_says_why(admin_client, story):
             lambda calls: calls.filter(status="failed", task="places.tasks.draw_chart"),
         ),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "calls",
 )
 def test_filters_narrow_the_list(admin_client, told, query, expected):
     response = admin_client.get(LIST, {**query, "all": ""})
