@@ -17,6 +17,7 @@ from lrp_celery.core.errors import StoreError
 from lrp_celery.procedures.options import name_of
 from lrp_celery.procedures.relay import Relay
 from lrp_celery.procedures.runtime import Runtime
+from lrp_celery.procedures.steadiness import Steadiness
 from lrp_celery.tracking.callstore import WorkerFacts
 from lrp_celery.tracking.owned import Care
 from lrp_celery.tracking.record import CallRecord
@@ -72,8 +73,7 @@ class Caretaker:
         self._processes = processes
         self._relay = Relay(app, runtime.own)
         self._told: set[tuple[str, bool]] = set()
-        self._steady_since: float | None = None
-        self._last_beat = 0.0
+        self._steadiness = Steadiness(self._store.timing.lease)
         limits = runtime.limits
         self._duties = [
             _Every(min(limits.heartbeat, self._store.timing.lease / 3), self._live),
@@ -87,7 +87,7 @@ class Caretaker:
             try:
                 duty.do(time.monotonic())
             except StoreError as error:
-                self._steady_since = None
+                self._steadiness.lost()
                 logger.warning("The store of the calls is away: %s", error)
             except Exception:
                 # The others' leases must not lapse for it.
@@ -103,10 +103,7 @@ class Caretaker:
     def _live(self) -> None:
         self._store.renew(self._processes.runs())
         self._store.beat(self._worker)
-        now = time.monotonic()
-        if self._steady_since is None or now - self._last_beat > self._store.timing.lease:
-            self._steady_since = now
-        self._last_beat = now
+        self._steadiness.heard()
 
     def _watch(self) -> None:
         runs = dict(self._processes.runs())
@@ -146,7 +143,7 @@ class Caretaker:
         if record is None:
             return False
         is_dead = self._is_dead(record)
-        if record.lease_until is not None and not is_dead and not self._may_judge():
+        if record.lease_until is not None and not is_dead and not self._steadiness.is_reached:
             return False
         if self._store.attend(call_id, is_dead=is_dead, run=record.run) is not Care.SEND:
             return False
@@ -156,7 +153,3 @@ class Caretaker:
         """Whether the run that holds the call is one of ours, and its process is gone."""
         is_ours = record.run is not None and f"-{self._worker.boot_id}-" in record.run
         return is_ours and record.pid is not None and self._processes.is_dead(record.pid)
-
-    def _may_judge(self) -> bool:
-        """Whether we have been alive and heard for a whole lease: else it may be us who were away, not the others."""
-        return self._steady_since is not None and time.monotonic() - self._steady_since >= self._store.timing.lease

@@ -18,6 +18,7 @@ from lrp_celery.procedures.caretaker import BATCH
 from lrp_celery.procedures.options import name_of
 from lrp_celery.procedures.relay import Relay
 from lrp_celery.procedures.runtime import Runtime
+from lrp_celery.procedures.steadiness import Steadiness
 from lrp_celery.tracking.callstore import CallStore, WorkerFacts
 from lrp_celery.tracking.owned import Care
 
@@ -62,16 +63,13 @@ def rescue(app: Any, runtime: Runtime) -> LookedAfter:
 
 
 def _live_for_a_lease(store: CallStore, facts: WorkerFacts) -> None:
-    lease = store.timing.lease
-    began = last = time.monotonic()
+    steadiness = Steadiness(store.timing.lease)
     store.beat(facts)
-    while time.monotonic() - began < lease:
-        time.sleep(lease / 5)
+    steadiness.heard()
+    while not steadiness.is_reached:
+        time.sleep(store.timing.lease / 5)
         store.beat(facts)
-        now = time.monotonic()
-        if now - last > lease:
-            began = now
-        last = now
+        steadiness.heard()
 
 
 class _Round:

@@ -8,7 +8,7 @@ from celery import Celery, _state
 
 from lrp_celery import LrpCelery, StoreError, procedure
 from lrp_celery.core.clock import ManualClock
-from lrp_celery.procedures import rounds
+from lrp_celery.procedures import rounds, steadiness
 from lrp_celery.procedures.relay import Relay
 from lrp_celery.procedures.rounds import LookedAfter, look_after, rescue
 from lrp_celery.procedures.runtime import runtime_of
@@ -41,7 +41,8 @@ class Time:
         self.beats = []
         # Not in the module time itself: other threads use it, too.
         time = SimpleNamespace(monotonic=lambda: self.clock.now().timestamp(), sleep=self.pass_by)
-        monkeypatch.setattr(rounds, "time", time)
+        for module in (rounds, steadiness):
+            monkeypatch.setattr(module, "time", time)
 
     def pass_by(self, seconds):
         self.clock.advance(timedelta(seconds=seconds))
