@@ -1,9 +1,9 @@
-"""How soon a result wakes its waiter: `get_result` on PostgreSQL, beside `AsyncResult.get` with Redis.
+"""How soon a result wakes its waiter: `get_result` on PostgreSQL and on Redis, beside `AsyncResult.get` with Redis.
 
     python -m benchmarks.latency [--calls 100] [--seconds 0.2]
 
 The task returns the moment at which it ended; measured is from there to the waiter having the
-value, both on this machine. The two take turns.
+value, both on this machine. They take turns.
 """
 
 import argparse
@@ -15,10 +15,9 @@ from pathlib import Path
 
 from benchmarks.machinery import Bench, make_database
 
-WAIT = {
-    "celery": "wait_a_little.delay({seconds}).get(timeout=30)",
-    "lrp_celery": "wait_a_little.get_result(wait_a_little.call({seconds}), wait=30)",
-}
+OWNED = "wait_a_little.get_result(wait_a_little.call({seconds}), wait=30)"
+WAIT = {"celery": "wait_a_little.delay({seconds}).get(timeout=30)", "lrp_celery": OWNED, "redis": OWNED}
+NAMES = {"celery": "Celery with Redis", "lrp_celery": "owned, PostgreSQL", "redis": "owned, Redis"}
 CODE = """
 import json, time
 from benchmarks.shop import wait_a_little
@@ -31,14 +30,14 @@ print(json.dumps(lags[5:]))
 
 
 def main() -> None:
-    """Measure, and print both medians and their ratio."""
+    """Measure, and print each median, and how it compares to Celery's."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=0.2)
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
     make_database()
-    lags: dict[str, list[float]] = {"celery": [], "lrp_celery": []}
+    lags: dict[str, list[float]] = {kind: [] for kind in WAIT}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         benches = {kind: Bench(kind, Path(folder)) for kind in lags}
         for bench in benches.values():
@@ -49,8 +48,9 @@ def main() -> None:
                 found = json.loads(bench.run(code)[0])
                 lags[kind] += found
                 print(f"round {number}: {kind} {statistics.median(found) * 1e3:.2f} ms", flush=True)
-    plain, owned = (statistics.median(found) for found in lags.values())
-    print(f"from end to waiter: celery {plain * 1e3:.2f} ms, owned {owned * 1e3:.2f} ms, {owned / plain:.2f} times")
+    medians = {kind: statistics.median(found) for kind, found in lags.items()}
+    for kind, median in medians.items():
+        print(f"{NAMES[kind]}: {median * 1e3:.2f} ms from end to waiter, {median / medians['celery']:.2f} times")
 
 
 if __name__ == "__main__":

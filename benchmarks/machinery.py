@@ -37,7 +37,7 @@ class Bench:
         """Run Python code in a process of its own; return what it printed, and its CPU seconds."""
         before = os.times()
         shown = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=self.environment, check=True, capture_output=True, text=True
+            [sys.executable, "-c", code], cwd=ROOT, env=self.environment, check=True, stdout=subprocess.PIPE, text=True
         ).stdout
         after = os.times()
         spent = after.children_user - before.children_user + after.children_system - before.children_system

@@ -102,7 +102,6 @@ class DjangoTrackingStore(OwningStore):
 
     @cached_property
     def _listener(self) -> Listener:
-        # Each minds forks as long as the process lives: only a store that is waited on has one.
         return Listener(self._session.alias, self.newsroom)
 
     def _write_on(self, connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord | None) -> bool:

@@ -45,10 +45,13 @@ class Reach:
         self._is_struck = False
         self._strike_otherwise: Callable[[], None] | None = None
         self._timer: threading.Timer | None = None
+        self._expiry: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         board.enter(self)
         self._inside = True
+        if self._expiry is not None:
+            self._expiry.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,11 +67,17 @@ class Reach:
         """Let no interrupt strike any more. Doing it twice changes nothing."""
         with self._lock:
             self._inside = False
-            if self._is_struck and not _is_main_thread(self._thread):
+            if self._is_struck and not _hears_signals(self._thread):
                 _raise_in_thread(self._thread, None)
         board.leave(self)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._expiry):
+            if timer is not None:
+                timer.cancel()
+
+    def expire_after(self, seconds: float) -> None:
+        """Tell the run after so many seconds that its time is over, where nobody else does; before it is entered."""
+        self._expiry = threading.Timer(seconds, self.tell, (None, Reason.TIMEOUT))
+        self._expiry.daemon = True
 
     def tell(self, reason: str | None, cause: Reason) -> None:
         """Raise the run's signal, and interrupt it if it goes on after its grace. Doing it twice changes nothing."""
@@ -95,7 +104,7 @@ class Reach:
             self._is_struck = True
             if self._strike_otherwise is not None:
                 self._strike_otherwise()
-            elif _is_main_thread(self._thread):
+            elif _hears_signals(self._thread):
                 os.kill(os.getpid(), INTERRUPT)
             else:
                 _raise_in_thread(self._thread, Interrupted)
@@ -118,6 +127,11 @@ class Reach:
     def is_struck(self) -> bool:
         """Whether it was interrupted."""
         return self._is_struck
+
+    @property
+    def is_timed_out(self) -> bool:
+        """Whether it was told that its time is over."""
+        return self._timer is not None and self.cause is Reason.TIMEOUT
 
     @property
     def is_here(self) -> bool:
@@ -206,8 +220,9 @@ def listen() -> None:
         signal.signal(INTERRUPT, unwind)
 
 
-def _is_main_thread(ident: int) -> bool:
-    return ident == threading.main_thread().ident
+def _hears_signals(ident: int) -> bool:
+    """Whether interrupts reach a thread by `INTERRUPT`: the main thread, of a process that was told to listen."""
+    return ident == threading.main_thread().ident and hasattr(signal.getsignal(INTERRUPT), "lrp_celery")
 
 
 def _raise_in_thread(ident: int, kind: type[BaseException] | None) -> None:

@@ -142,10 +142,8 @@ class Caretaker:
         record = self._store.look(call_id)
         if record is None:
             return False
-        is_dead = self._is_dead(record)
-        if record.lease_until is not None and not is_dead and not self._steadiness.is_reached:
-            return False
-        if self._store.attend(call_id, is_dead=is_dead, run=record.run) is not Care.SEND:
+        is_dead, may_judge = self._is_dead(record), self._steadiness.is_reached
+        if self._store.attend(call_id, is_dead=is_dead, run=record.run, may_judge=may_judge) is not Care.SEND:
             return False
         return not self._relay.send(call_id)
 

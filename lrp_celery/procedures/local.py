@@ -41,8 +41,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Duration = timedelta | float | None
 
-#: Seconds between two looks for a call that runs in another process.
+#: Seconds between two looks where nobody tells: for a call of another process, or from an event loop, which begins with the shortest.
 _PAUSE: Final = 0.05
+_SHORTEST: Final = 0.004
 #: A pending item outlives its call by so many seconds: it is there to be settled, and goes if nobody is left to do it.
 _MARGIN: Final = 5.0
 _LIMITS: Final = Limits()
@@ -214,6 +215,37 @@ class LocalProcedure(Generic[P, R]):
             self._store.delete(call_id)
         elif running is None or not running.remove(self._store, when_settled=when_settled):
             raise CallPending(call_id=call_id)
+
+    # --- the same for event loops
+
+    async def acall(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """Async twin of `call`."""
+        return await asyncio.to_thread(lambda: self.call(*args, **kwargs))
+
+    async def aget_state(self, call_id: str) -> CallState:
+        """Async twin of `get_state`."""
+        return await asyncio.to_thread(self.get_state, call_id)
+
+    async def aget_result(self, call_id: str, *, wait: Duration = None) -> R:
+        """Async twin of `get_result`; it holds no thread while it waits."""
+        end, pause = until(wait), _SHORTEST
+        while True:
+            try:
+                return await asyncio.to_thread(self.get_result, call_id, wait=0)
+            except ResultTimeout:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise
+            await asyncio.sleep(min(pause, left))
+            pause = min(2 * pause, _PAUSE)
+
+    async def aabort(self, call_id: str, reason: str | None = None, *, by: str | None = None) -> None:
+        """Async twin of `abort`."""
+        await asyncio.to_thread(self.abort, call_id, reason, by=by)
+
+    async def aremove(self, call_id: str, *, when_settled: bool = False) -> None:
+        """Async twin of `remove`."""
+        await asyncio.to_thread(self.remove, call_id, when_settled=when_settled)
 
     # --- running
 

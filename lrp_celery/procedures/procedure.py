@@ -67,7 +67,11 @@ class LongRunningProcedure(Generic[P, R]):
     def task(self) -> Any:
         """The Celery task in the current app."""
         current = getattr(self._target, "_get_current_object", None)
-        return self._target if current is None else current()
+        task = self._target if current is None else current()
+        if not task.app.finalized:
+            # Only then do the tasks of an app run their procedures. Celery itself does so at the first message, so never eagerly.
+            task.app.finalize(auto=True)
+        return task
 
     # --- calling
 

@@ -7,6 +7,7 @@ store cannot tell, he looks again and again: soon at first, for most calls are s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -142,7 +143,9 @@ async def await_result(procedure: Asked, call_id: str, wait: timedelta | float |
     with waiting.watching() as watch:
 
         def wake() -> None:
-            loop.call_soon_threadsafe(news.set)
+            # Whoever tells must not fail because a loop was closed in the middle of this wait.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(news.set)
 
         watch.on_news(wake)
         while not is_settled:

@@ -45,6 +45,7 @@ logger = logging.getLogger("lrp_celery.procedures")
 
 T = TypeVar("T")
 _PAUSE: Final = 0.25
+_BRIEF: Final = 1.0
 
 
 class Shell:
@@ -114,15 +115,20 @@ class _Run:
         claim = self._claim()
         if claim.verdict is not Verdict.GRANTED or claim.record is None:
             return self._end_quietly(claim)
-        self._known = Known.by(claim)
+        self._known = Known.by(claim, self._asked_at)
         return self._hold(claim.record, args, kwargs)
 
     # --- claiming
 
     def _claim(self) -> Claim:
         delivery = self._delivery()
+
+        def claim() -> Claim:
+            self._asked_at = time.monotonic()
+            return self._store.claim(delivery)
+
         try:
-            return self._insisting(lambda: self._store.claim(delivery))
+            return self._insisting(claim)
         except StoreError as error:
             # Whether it may run cannot be told, so it does not; the message is given back, and sent again besides.
             logger.warning("Call %s does not run, its row cannot be read: %s", self._running.call_id, error)
@@ -177,6 +183,9 @@ class _Run:
         reach = Reach(record, self._running.run.token, controller)
         if not self._running.inline:
             ensure_care(self._task.app, self._runtime)
+        elif record.deadline_at is not None:
+            # Nobody looks after a call that runs inside its caller.
+            reach.expire_after((record.deadline_at - record.updated_at).total_seconds())
         token = context.entered(self._current_call(record, controller.signal))
         try:
             with diverting(self._divert):
@@ -186,6 +195,7 @@ class _Run:
                 finally:
                     # An interrupt may strike on the way out, too; but only once.
                     reach.leave()
+                    self._note_timeout(reach)
             return self._returned(value)
         except _LetGo:
             return _Ending(None, error=Ignore(f"Call {record.call_id} goes on without this run."))
@@ -201,6 +211,12 @@ class _Run:
             return self._raised(error)
         finally:
             context.left(token)
+
+    def _note_timeout(self, reach: Reach) -> None:
+        """Write down that its time is over, which nobody else does for a call that runs inside its caller."""
+        if self._running.inline and reach.is_timed_out:
+            over = owned.AbortRequest(cause=Reason.TIMEOUT)
+            self._insisting(lambda: self._store.request_abort(reach.call_id, over))
 
     def _run_function(self, args: tuple[Any, ...], kwargs: dict[str, Any], signal: AbortSignal) -> Any:
         if self._is_limited:
@@ -275,7 +291,9 @@ class _Run:
 
     def _insisting(self, write: Callable[[], T]) -> T:
         """Do `write`; while the store is away, again until SETTLE_WAIT is over. No soft limit gets between."""
-        until = time.monotonic() + self._runtime.limits.settle_wait
+        wait = self._runtime.limits.settle_wait
+        # Inside its caller it is his transaction that may be broken: that does not pass.
+        until = time.monotonic() + (min(wait, _BRIEF) if self._running.inline else wait)
         while True:
             try:
                 return write()
@@ -283,7 +301,7 @@ class _Run:
                 self._is_limited = True
                 continue
             except StoreError:
-                if self._running.inline or time.monotonic() + _PAUSE > until:
+                if time.monotonic() + _PAUSE > until:
                     raise
             time.sleep(_PAUSE)
 
@@ -301,32 +319,27 @@ class _Run:
     def _pass_on(self, turn: Turn, envelope: Envelope) -> bool:
         """Give the call up for a further turn, and send its message, unless that is due so late that the relay does."""
         due_at = messages.instant(envelope.headers.get("eta"))
-        if not self._give_up(turn, due_at, envelope.to_json()):
+        given_up = self._give_up(turn, due_at, envelope.to_json())
+        if given_up is None:
             return False
-        if not self._is_left_to_the_relay():
+        if given_up.published_at is not None:
             send_or_leave(self._task.app, self._runtime, self._running.call_id, envelope)
         return True
 
-    def _is_left_to_the_relay(self) -> bool:
-        try:
-            record = self._store.look(self._running.call_id)
-        except StoreError:
-            return False
-        return record is not None and record.published_at is None
-
-    def _give_up(self, turn: Turn, due_at: datetime | None, message: str | None) -> bool:
+    def _give_up(self, turn: Turn, due_at: datetime | None, message: str | None) -> CallRecord | None:
         cause = sys.exc_info()[1]
         error = NO_ERROR if cause is None else self._facts(cause)
         wish = owned.Retry(retries=turn.retries, due_at=due_at, message=message, error=error)
         call_id, token = self._running.call_id, self._running.run.token
-        self._given_up = self._insisting(lambda: self._store.retry(call_id, token, wish))
-        return self._given_up
+        record = self._insisting(lambda: self._store.retry(call_id, token, wish))
+        self._given_up = record is not None
+        return record
 
     def _retries(self, retry: Retry) -> _Ending:
         following = Again.RETRIED.turn_after(self._running.turn)
         if self._running.inline:
             # Eagerly no message is published: the next turn runs inside this one's caller.
-            is_passed_on = self._given_up or self._give_up(following, None, None)
+            is_passed_on = self._given_up or self._give_up(following, None, None) is not None
         else:
             # One that was raised by hand has published none, either.
             is_passed_on = self._given_up or self._pass_on(following, self._own_message(following, **_due(retry)))

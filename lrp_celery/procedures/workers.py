@@ -116,17 +116,18 @@ class SideProcess:
 
 
 _side: SideProcess | None = None
-_thread: tuple[int, threading.Thread] | None = None
+#: By process and app; a thread that lives holds its app.
+_threads: Final[dict[tuple[int, int], threading.Thread]] = {}
 _starting: Final = threading.Lock()
 
 
 def ensure_care(app: Any, runtime: Runtime) -> None:
-    """See to it that somebody looks after the calls of this process, where no worker's start did: in tests, mostly."""
-    global _thread  # noqa: PLW0603 - one for each process
+    """See to it that somebody looks after the app's calls in this process, where no worker's start did: in tests, mostly."""
     if _side is not None:
         return
+    key = os.getpid(), id(app)
     with _starting:
-        if _thread is not None and _thread[0] == os.getpid() and _thread[1].is_alive():
+        if key in _threads and _threads[key].is_alive():
             return
         facts = WorkerFacts(
             boot_id=boot_id(),
@@ -137,7 +138,7 @@ def ensure_care(app: Any, runtime: Runtime) -> None:
         )
         caretaker = Caretaker(app, runtime, facts, _Here(board))
         thread = threading.Thread(target=_take_care, args=(caretaker,), name="lrp_celery-caretaker", daemon=True)
-        _thread = os.getpid(), thread
+        _threads[key] = thread
         thread.start()
 
 

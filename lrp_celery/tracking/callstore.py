@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from lrp_celery.core.errors import StoreError
 from lrp_celery.core.text import bounded
@@ -56,17 +56,17 @@ class Known:
 
     record: CallRecord
     written_at: float = field(default_factory=time.monotonic)
-    """By the clock that only counts on."""
+    """By the clock that only counts on; not later than the time that the row says."""
 
     @classmethod
-    def by(cls, claim: Claim) -> Known | None:
-        """Return the row that a claim has written."""
+    def by(cls, claim: Claim, asked_at: float) -> Known | None:
+        """Return the row that a claim has written; `asked_at`: when it was asked for, by the clock that only counts on."""
         record = claim.record
-        return None if record is None else cls(replace(record, version=record.version + 1))
+        return None if record is None else cls(replace(record, version=record.version + 1), asked_at)
 
     @property
     def now(self) -> datetime:
-        """The store's time, reckoned from when the row was written."""
+        """The store's time, reckoned from when the row was written: rather late than early, for times to live begin then."""
         return self.record.updated_at + timedelta(seconds=time.monotonic() - self.written_at)
 
 
@@ -123,8 +123,11 @@ class CallStore(ReportStore, Protocol):
         """
         ...
 
-    def retry(self, call_id: str, run: str, wish: Retry) -> bool:
-        """Give the call up for a further turn; False: the run does not hold it, or somebody asked for its end."""
+    def retry(self, call_id: str, run: str, wish: Retry) -> CallRecord | None:
+        """Give the call up for a further turn; None: the run does not hold it, or somebody asked for its end.
+
+        A row that is not published is one whose message the relay is to send when it is due.
+        """
         ...
 
     def note(self, call_id: str, run: str, said: Note) -> bool:
@@ -180,20 +183,18 @@ class CallStore(ReportStore, Protocol):
         ...
 
     def family(self, root_id: str, limit: int) -> Sequence[CallRecord]:
-        """Return the calls that stem from this one, ended ones too, in no order; more than `limit` are cut off.
-
-        Not promised: that it is quick where the store has no index for it (Redis reads every call).
-        """
+        """Return the calls that stem from this one, ended ones too, in no order; more than `limit` are cut off."""
         ...
 
     def due(self, limit: int, app: str | None = None) -> Sequence[str]:
         """Return owned calls (None: of all apps) that somebody must look after now, the longest overdue first."""
         ...
 
-    def attend(self, call_id: str, *, is_dead: bool = False, run: str | None = None) -> Care:
+    def attend(self, call_id: str, *, is_dead: bool = False, run: str | None = None, may_judge: bool = True) -> Care:
         """Do what is due for an owned call, and say whether its message is to be sent.
 
-        `is_dead`: the run that holds it is, for sure; `run`: if it is still this one.
+        `is_dead`: the run that holds it is, for sure; `run`: if it is still this one. `may_judge`
+        False: that a run is silent, or goes on, is not held against it; a timeout counts all the same.
         """
         ...
 
@@ -307,11 +308,9 @@ class OwningStore(MergingStore):
                 return changed.merged.record
         return self._apply(call_id, lambda found: owned.finish(found.record, run, settlement, found.now))
 
-    def retry(self, call_id: str, run: str, wish: Retry) -> bool:
+    def retry(self, call_id: str, run: str, wish: Retry) -> CallRecord | None:
         """Give the call up for a further turn."""
-        return (
-            self._apply(call_id, lambda found: owned.retry(found.record, run, wish, found.now, self.timing)) is not None
-        )
+        return self._apply(call_id, lambda found: owned.retry(found.record, run, wish, found.now, self.timing))
 
     @property
     def tells(self) -> bool:
@@ -378,11 +377,10 @@ class OwningStore(MergingStore):
             record for record in found if record is not None and record.abort_requested_at and record.status.is_open
         ]
 
-    def attend(self, call_id: str, *, is_dead: bool = False, run: str | None = None) -> Care:
+    def attend(self, call_id: str, *, is_dead: bool = False, run: str | None = None, may_judge: bool = True) -> Care:
         """Do what is due for an owned call."""
-        return self._change(
-            call_id, lambda found: owned.attend(found.record, found.now, self.timing, is_dead=is_dead, run=run)
-        )
+        given: dict[str, Any] = {"is_dead": is_dead, "run": run, "may_judge": may_judge}
+        return self._change(call_id, lambda found: owned.attend(found.record, found.now, self.timing, **given))
 
     def sending(self, call_id: str) -> tuple[CallRecord, str] | None:
         """Note that the message is being sent again, and return it."""

@@ -533,17 +533,24 @@ class Care(StrEnum):
 
 
 def attend(
-    record: CallRecord | None, now: datetime, timing: Timing, *, is_dead: bool = False, run: str | None = None
+    record: CallRecord | None,
+    now: datetime,
+    timing: Timing,
+    *,
+    is_dead: bool = False,
+    run: str | None = None,
+    may_judge: bool = True,
 ) -> tuple[Merged | None, Care]:
     """Do what is due for an owned call: its timeout, the loss of its worker, its expiry; else see to its message.
 
-    `is_dead`: the run that holds it is, for sure; `run`: if it is this one.
+    `is_dead`: the run that holds it is, for sure; `run`: if it is this one. `may_judge` False:
+    that a run is silent, or goes on, is not held against it.
     """
     if record is None or not record.owned or record.status.is_terminal or record.removed_at is not None:
         return None, Care.NOTHING
     if is_held(record):
         is_dead = is_dead and run in {None, record.run}
-        return _attend_held(record, now, timing, is_dead=is_dead), Care.NOTHING
+        return _attend_held(record, now, timing, is_dead=is_dead, may_judge=may_judge), Care.NOTHING
     ended = _overdue(record, now)
     if ended is not None:
         return _settled(ended, Merged(record)), Care.NOTHING
@@ -551,14 +558,14 @@ def attend(
     return None, Care.SEND if is_to_be_sent else Care.NOTHING
 
 
-def _attend_held(record: CallRecord, now: datetime, timing: Timing, *, is_dead: bool) -> Merged | None:
+def _attend_held(record: CallRecord, now: datetime, timing: Timing, *, is_dead: bool, may_judge: bool) -> Merged | None:
     if is_lapsed(record, now, timing, is_dead=is_dead):
-        return lose(record, now)
+        return lose(record, now) if is_dead or may_judge else None
     if record.abort_requested_at is None:
         if record.deadline_at is None or record.deadline_at > now:
             return None
         return request_abort(record, AbortRequest(cause=Reason.TIMEOUT), now).merged
-    if now < _last_moment(record, record.abort_requested_at):
+    if not may_judge or now < _last_moment(record, record.abort_requested_at):
         return None
     ran_on = ErrorFacts(
         type="StillRunning", message="It went on running after its grace; what it does is not recorded."

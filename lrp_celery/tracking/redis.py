@@ -4,6 +4,8 @@ What lies where (`lrp` is the prefix):
 
     lrp:call:<call id>     hash   version -> how often the row was written, a decimal number
                                   record  -> the row, JSON (`lrp_celery.tracking.encoding`)
+                                  awaited -> 1 if somebody waits, or has waited, for its end
+                                  root    -> the call it stems from; absent if that is none, or itself
     lrp:runs:<call id>     hash   run token -> the run's own row, JSON; absent while no run has one
     lrp:payload:<call id>  hash   message, result, error of an owned call, JSON texts; absent if there is none
     lrp:log:<call id>      list   what the call has logged, each line as JSON; absent if there is none
@@ -13,6 +15,7 @@ What lies where (`lrp` is the prefix):
     lrp:workers            hash   boot id -> what a worker says of itself, JSON
     lrp:seen               zset   boot ids, scored by when they were last heard of
     lrp:revoked            zset   ids of observed calls, scored by `abort_requested_at`; some may have ended
+    lrp:family:<call id>   set    ids of the calls that stem from this one
 
 An ended call is in one of three indexes, by what ends its row:
 
@@ -25,30 +28,38 @@ All scores and instants are microseconds since 1970. No key ever expires by itse
 must outlive every failure, and a terminal one ends by `purge_terminal`. Each write is one
 script, so nobody sees half of it. The scripts name keys that they compute; on Redis Cluster
 give the prefix a hash tag (`{lrp}`), which keeps all of them on one node.
+
+When an awaited call has ended, or its end was asked for, its id is published on the channel
+`lrp:news`. Who may do everything else but use that channel (`&lrp:news` in an ACL) loses
+nothing but time: his writes count, and where he waits he looks for himself. Channels are not of
+one database, so stores with the same prefix on two of them hear each other, which wakes nobody.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import Any, Final
 
 from lrp_celery.core.errors import ConfigurationError, StoreError, StoreUnavailable
 from lrp_celery.tracking import owned
 from lrp_celery.tracking.callstore import REMEMBERED, OwningStore, Payload, WorkerFacts
 from lrp_celery.tracking.encoding import decode_attempt, decode_call, encode
+from lrp_celery.tracking.news import Hear, Listener, Newsroom, Watch
 from lrp_celery.tracking.owned import AbortRequest, Timing
 from lrp_celery.tracking.record import AttemptRecord, CallRecord, LogLine
 from lrp_celery.tracking.steps import Merged
-from lrp_celery.tracking.store import Found, require_threshold
+from lrp_celery.tracking.store import Found, require_id, require_threshold
 
 try:
     from redis import Redis
     from redis.backoff import NoBackoff
+    from redis.client import PubSub
     from redis.exceptions import ConnectionError as RedisConnectionError
     from redis.exceptions import RedisError
     from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -61,23 +72,30 @@ TIMEOUT: Final = 5.0
 #: Rows that one purge script deletes; Redis serves nobody else meanwhile (about 2 ms).
 CHUNK: Final = 500
 
-# KEYS: call, runs. ARGV: run token, or "" for none.
-# Returns the version, the row, the run's row (each nil if absent) and the server's time.
+# KEYS: call, runs, payload. ARGV: run token, or "" for none; "1" if its end is awaited from now on;
+# "1" if what it ended with is asked for, too.
+# Returns the version, the row, the run's row (each nil if absent), the server's time, result and error.
 FIND: Final = """
 local call = redis.call('HMGET', KEYS[1], 'version', 'record')
+if ARGV[2] == '1' and call[1] then
+    redis.call('HSET', KEYS[1], 'awaited', '1')
+end
 local run = ARGV[1] ~= '' and redis.call('HGET', KEYS[2], ARGV[1])
-return {call[1], call[2], run, redis.call('TIME')}
+local ended = ARGV[3] == '1' and redis.call('HMGET', KEYS[3], 'result', 'error')
+return {call[1], call[2], run, redis.call('TIME'), ended}
 """
 
 # KEYS: call, runs, payload, log, begun, and the indexes: attend, ended, expiring, removed, attend of its app.
 # ARGV: the version that was read ("" for no row), the version and the row to write, the call id;
 # its score in each index, in their order ("" where it is not); a queue and the `enqueued_at` of
-# its call that has just been started ("" for none); "1" if runs and log are forgotten; how many
-# payload texts follow, each with its name ("" for no text); how many lines to log, and they; then
-# run token and row of each run. Returns 1 if it wrote, 0 if the row is not in that version.
+# its call that has just been started ("" for none); the call that it stems from ("" for none), and
+# the prefix of the families; the channel, if this is news ("" if not); "1" if runs and log are
+# forgotten; how many payload texts follow, each with its name ("" for no text); how many lines to
+# log, and they; then run token and row of each run.
+# Returns 1 if it wrote, 0 if the row is not in that version.
 WRITE: Final = """
-local version = redis.call('HGET', KEYS[1], 'version') or ''
-if version ~= ARGV[1] then
+local known = redis.call('HMGET', KEYS[1], 'version', 'root', 'awaited')
+if (known[1] or '') ~= ARGV[1] then
     return 0
 end
 redis.call('HSET', KEYS[1], 'version', ARGV[2], 'record', ARGV[3])
@@ -94,11 +112,25 @@ if ARGV[11] ~= '' then
         redis.call('HSET', KEYS[5], ARGV[10], ARGV[11])
     end
 end
-if ARGV[12] == '1' then
+if (known[2] or '') ~= ARGV[12] then
+    if known[2] then
+        redis.call('SREM', ARGV[13] .. known[2], ARGV[4])
+        redis.call('HDEL', KEYS[1], 'root')
+    end
+    if ARGV[12] ~= '' then
+        redis.call('SADD', ARGV[13] .. ARGV[12], ARGV[4])
+        redis.call('HSET', KEYS[1], 'root', ARGV[12])
+    end
+end
+if ARGV[14] ~= '' and known[3] then
+    -- Whoever may not tell may write all the same.
+    redis.pcall('PUBLISH', ARGV[14], ARGV[4])
+end
+if ARGV[15] == '1' then
     redis.call('UNLINK', KEYS[2], KEYS[4])
 end
-local texts = 13 + 2 * ARGV[13]
-for i = 14, texts, 2 do
+local texts = 16 + 2 * ARGV[16]
+for i = 17, texts, 2 do
     if ARGV[i + 1] == '' then
         redis.call('HDEL', KEYS[3], ARGV[i])
     else
@@ -115,12 +147,16 @@ end
 return 1
 """
 
-# KEYS: an index. ARGV: threshold, chunk size, then the prefixes of the keys of call, runs, payload and log.
+# KEYS: an index. ARGV: threshold, chunk size, then the prefixes of the keys of call, runs, payload, log and family.
 # Returns how many entries it took from the index, and how many rows it deleted.
 PURGE: Final = """
 local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])
 local deleted = 0
 for _, id in ipairs(old) do
+    local root = redis.call('HGET', ARGV[3] .. id, 'root')
+    if root then
+        redis.call('SREM', ARGV[7] .. root, id)
+    end
     deleted = deleted + redis.call('UNLINK', ARGV[3] .. id)
     redis.call('UNLINK', ARGV[4] .. id, ARGV[5] .. id, ARGV[6] .. id)
     redis.call('ZREM', KEYS[1], id)
@@ -143,11 +179,14 @@ class RedisTrackingStore(OwningStore):
     def __init__(self, url: str, *, prefix: str = "lrp", timing: Timing | None = None) -> None:
         super().__init__(timing)
         self._redis = connect(url)
+        self._channel = f"{prefix}:news"
+        self._listener = _Listener(connect(url), self._channel, self.newsroom)
         self._prefixes = [f"{prefix}:{name}:" for name in ("call", "runs", "payload", "log")]
         self._call_prefix, self._runs_prefix, self._payload_prefix, self._log_prefix = self._prefixes
         self._begun_key, self._workers_key, self._seen_key, self._revoked_key = (
             f"{prefix}:{name}" for name in ("begun", "workers", "seen", "revoked")
         )
+        self._family_prefix = f"{prefix}:family:"
         self._indexes = [f"{prefix}:{name}" for name in ("attend", "ended", "expiring", "removed")]
         self._find_script = self._redis.register_script(FIND)
         self._write_script = self._redis.register_script(WRITE)
@@ -157,7 +196,8 @@ class RedisTrackingStore(OwningStore):
         return f"<{type(self).__name__} on {self._place}>"
 
     def close(self) -> None:
-        """Close the idle connections; the store opens new ones when it is used again."""
+        """Close the connections; the store opens new ones when it is used again."""
+        self._listener.close()
         self._redis.close()
 
     # --- the primitives
@@ -178,7 +218,7 @@ class RedisTrackingStore(OwningStore):
         """Read several calls in one round trip."""
         with self._errors(), self._redis.pipeline(transaction=False) as pipe:
             for call_id in call_ids:
-                self._find_script(*self._find_call(call_id, None), client=pipe)
+                self._find_script(*self._find_call(call_id), client=pipe)
             return [_found(answer) for answer in pipe.execute()]
 
     def _write_all(self, changes: Sequence[tuple[Merged, CallRecord]]) -> list[bool]:
@@ -188,8 +228,11 @@ class RedisTrackingStore(OwningStore):
                 self._write_script(*self._write_call(merged, replaces), client=pipe)
             return [bool(written) for written in pipe.execute()]
 
-    def _find_call(self, call_id: str, run: str | None) -> tuple[list[Any], list[Any]]:
-        return [self._call_prefix + call_id, self._runs_prefix + call_id], [run or ""]
+    def _find_call(
+        self, call_id: str, run: str | None = None, *, is_awaited: bool = False, with_end: bool = False
+    ) -> tuple[list[Any], list[Any]]:
+        keys = [prefix + call_id for prefix in (self._call_prefix, self._runs_prefix, self._payload_prefix)]
+        return keys, [run or "", int(is_awaited), int(with_end)]
 
     def _write_call(self, merged: Merged, replaces: CallRecord | None) -> tuple[list[Any], list[Any]]:
         record = merged.record
@@ -201,14 +244,43 @@ class RedisTrackingStore(OwningStore):
         runs = [text for attempt in merged.attempts for text in (attempt.run, encode(attempt))]
         own = [prefix + record.call_id for prefix in self._prefixes]
         row = [read, written, encode(record), record.call_id, *_scores(record)]
+        root = "" if record.root_id in {None, record.call_id} else record.root_id
+        around = [root, self._family_prefix, self._channel if owned.is_news(record) else ""]
         beside = [int(merged.forgets_runs), len(texts) // 2, *texts, len(lines), *lines, *runs]
-        return [*own, self._begun_key, *self._indexes, self._attend_key(record.app)], [*row, *begun, *beside]
+        return [*own, self._begun_key, *self._indexes, self._attend_key(record.app)], [*row, *begun, *around, *beside]
 
     def _attend_key(self, app: str | None) -> str:
         """Return the index of the calls of `app` that somebody must look after; None: of all."""
         return self._indexes[0] if app is None else f"{self._indexes[0]}:{app}"
 
     # --- owned calls
+
+    @property
+    def tells(self) -> bool:
+        """Whether Redis tells, and we hear it."""
+        return self._listener.is_listening
+
+    def watching(self, call_id: str) -> AbstractContextManager[Watch]:
+        """Watch a call within this context; it is opened without a statement in this thread."""
+        return self._listener.watching(call_id)
+
+    def await_end(self, call_id: str) -> bool:
+        """Note that somebody waits for the end of a call; False: it has ended, or its end was asked for."""
+        require_id(call_id)
+        with self._errors():
+            record = _found(self._find_script(*self._find_call(call_id, is_awaited=True))).record
+        return record is not None and not owned.is_news(record)
+
+    def look_with_result(self, call_id: str) -> tuple[CallRecord, Payload] | None:
+        """Return the row as readers see it, and of one that has ended its result or error, in one round trip."""
+        require_id(call_id)
+        with self._errors():
+            answer = self._find_script(*self._find_call(call_id, with_end=True))
+            found, (result, error) = _found(answer), answer[4]
+        if found.record is None or found.record.is_absent(found.now):
+            return None
+        has_ended = found.record.status.is_terminal
+        return found.record, Payload(result=result, error=error) if has_ended else Payload()
 
     def payload(self, call_id: str) -> Payload | None:
         """Return what is kept beside the row; None: nothing."""
@@ -274,13 +346,18 @@ class RedisTrackingStore(OwningStore):
         return [call_id for call_id in asked if call_id not in over]
 
     def family(self, root_id: str, limit: int) -> Sequence[CallRecord]:
-        """Return the calls that stem from this one. It reads every call, a few at a time."""
-        found: list[CallRecord] = []
+        """Return the calls that stem from this one, read a few at a time."""
+        found: dict[str, CallRecord] = {}
         with self._errors():
-            for keys in _chunks(self._redis.scan_iter(match=f"{self._call_prefix}*", count=CHUNK)):
-                records = [each.record for each in self._find_all(key.removeprefix(self._call_prefix) for key in keys)]
-                found += [each for each in records if each and root_id in {each.root_id, each.call_id}]
-        return [record for record in found if record.removed_at is None][:limit]
+            named = self._redis.sscan_iter(self._family_prefix + root_id, count=CHUNK)
+            for call_ids in _chunks(chain([root_id], named)):
+                records = [each.record for each in self._find_all(call_ids)]
+                there = [record for record in records if record is not None and record.removed_at is None]
+                # A scan may name one twice, or one that belongs to another family by now.
+                found |= {each.call_id: each for each in there if root_id in {each.root_id, each.call_id}}
+                if len(found) >= limit:
+                    break
+        return list(found.values())[:limit]
 
     def is_overtaken(self, record: CallRecord) -> bool:
         """Whether a call of the same queue has been started that was asked for after this one's message went out."""
@@ -357,15 +434,15 @@ class RedisTrackingStore(OwningStore):
         deleted, taken = 0, CHUNK
         while taken == CHUNK:
             with self._errors():
-                taken, rows = self._purge_script([index], [_micros(threshold), CHUNK, *self._prefixes])
+                taken, rows = self._purge_script(
+                    [index], [_micros(threshold), CHUNK, *self._prefixes, self._family_prefix]
+                )
             deleted += rows
         return deleted
 
     @property
     def _place(self) -> str:
-        options = self._redis.connection_pool.connection_kwargs
-        where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
-        return f"{where}, database {options.get('db', 0)}"
+        return _place_of(self._redis)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -375,6 +452,48 @@ class RedisTrackingStore(OwningStore):
             away = isinstance(error, RedisConnectionError | RedisTimeoutError | OSError)
             kind = StoreUnavailable if away else StoreError
             raise kind(f"The tracking store on {self._place} failed: {error}") from error
+
+
+class _Listener(Listener):
+    """Passes what Redis tells on to a newsroom, as long as somebody watches there."""
+
+    def __init__(self, redis: Redis, channel: str, newsroom: Newsroom) -> None:
+        super().__init__(newsroom)
+        # Not the store's own: the connections that a URL allows it are for what it has to do.
+        self._redis = redis
+        self._channel = channel
+
+    def close(self) -> None:
+        """Hang up; the next watch opens a line again."""
+        super().close()
+        self._redis.close()
+
+    @contextmanager
+    def _line(self) -> Iterator[Hear]:
+        with self._redis.pubsub() as pubsub:  # type: ignore[no-untyped-call]
+            pubsub.subscribe(self._channel)
+            if pubsub.get_message(timeout=TIMEOUT) is None:
+                raise RedisTimeoutError("It does not confirm the subscription.")
+            yield partial(_told, pubsub)
+
+    @property
+    def _place(self) -> str:
+        return f"Redis on {_place_of(self._redis)}"
+
+
+def _told(pubsub: PubSub, seconds: float) -> Iterator[str | None]:
+    """Yield what the next message tells, if one comes; after silence find out whether anybody is there."""
+    message = pubsub.get_message(timeout=seconds)
+    if message is None:
+        pubsub.ping()
+        message = pubsub.get_message(timeout=TIMEOUT)
+        if message is None:
+            raise RedisTimeoutError("It does not answer.")
+    if message["type"] == "message":
+        yield message["data"]
+    elif message["type"] == "subscribe":
+        # redis-py has connected anew, and nobody knows what was told meanwhile.
+        yield None
 
 
 def connect(url: str) -> Redis:
@@ -389,8 +508,9 @@ def connect(url: str) -> Redis:
             socket_timeout=TIMEOUT,
             retry=Retry(NoBackoff(), 0),
         )
-        # Not connected yet, but an option that redis-py does not know is refused here.
-        client.connection_pool.make_connection()
+        # Not connected yet, but an option that redis-py does not know is refused here. One that the
+        # pool makes would count as one of those it may have.
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
     except (TypeError, ValueError):
         # Neither the URL nor what redis-py says of it may be shown: both can hold a password.
         raise ConfigurationError(
@@ -400,8 +520,14 @@ def connect(url: str) -> Redis:
     return client
 
 
+def _place_of(redis: Redis) -> str:
+    options = redis.connection_pool.connection_kwargs
+    where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
+    return f"{where}, database {options.get('db', 0)}"
+
+
 def _found(answer: Any) -> Found:
-    version, record, attempt, now = answer
+    version, record, attempt, now = answer[:4]
     return Found(
         None if record is None else replace(decode_call(record), version=int(version)),
         None if attempt is None else decode_attempt(attempt),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -24,6 +25,7 @@ from lrp_celery.core.clock import ManualClock
 from lrp_celery.core.errors import ConfigurationError
 from lrp_celery.tracking import MemoryTrackingStore
 from lrp_celery.tracking.callstore import CallStore, OwningStore, Payload, WorkerFacts
+from lrp_celery.tracking.news import Watch
 from lrp_celery.tracking.owned import (
     AbortRequest,
     Care,
@@ -151,10 +153,23 @@ def is_waiting(store: OwningStore, call_id: str) -> bool:
     return call_id in store.due(100_000)
 
 
+def listen(store: OwningStore, *watches: Watch) -> None:
+    """Return when the store tells its watches of what they wait for, and has said that it does."""
+    end = time.monotonic() + 10
+    while not store.tells:
+        assert time.monotonic() < end, "it does not tell"
+        watches[0].wait(0.05)
+    for watch in watches:
+        while watch.wait(0.05):
+            pass
+
+
 class CallStoreConformance:
     """The suite."""
 
     store_name: ClassVar[str]
+    #: Whether it can tell who waits that a call has ended.
+    can_tell: ClassVar[bool] = False
     #: Rounds of a race that need not be the full count.
     rounds: ClassVar[int] = 100
 
@@ -516,6 +531,19 @@ class CallStoreConformance:
         assert len(store.family(root, 2)) == 2
         assert store.family(fresh_id(), 100) == []
 
+    def test_family_follows_what_becomes_of_its_calls(self, store: OwningStore) -> None:
+        root, other = new(store), new(store)
+        ids = {name: new(store, facts={"root_id": root, "parent_id": root}) for name in ("again", "gone", "stays")}
+        for name in ("again", "gone"):
+            assert store.request_abort(ids[name], ABORT)
+            assert store.remove(ids[name])
+        assert {each.call_id for each in store.family(root, 100)} == {root, ids["stays"]}
+        assert store.insert(order_of(ids["again"], facts={"root_id": other}))
+        rewrite(store, ids["gone"], removed_at=store._now() - 2 * DAY)
+        assert store.purge_terminal(PAST) == 1
+        assert {each.call_id for each in store.family(root, 100)} == {root, ids["stays"]}
+        assert {each.call_id for each in store.family(other, 100)} == {other, ids["again"]}
+
     def test_aborts_names_the_open_ones_whose_end_was_asked_for(self, store: OwningStore) -> None:
         asked, quiet, over = held(store), held(store), new(store)
         assert store.request_abort(asked, ABORT)
@@ -593,6 +621,20 @@ class CallStoreConformance:
         assert store.payload(observed) is None
         assert store.look(observed) == row(store, observed)
         assert store.look(fresh_id()) is None
+
+    def test_look_with_result_shows_what_a_call_ended_with(self, store: OwningStore) -> None:
+        calls = {
+            held(store): Payload(),
+            ended(store): Payload(result=RESULT),
+            ended(store, CallStatus.FAILED): Payload(error=ERROR),
+            ended(store, keep_result=False): Payload(),
+        }
+        for call_id, expected in calls.items():
+            assert store.look_with_result(call_id) == (row(store, call_id), expected)
+        for absent in (fresh_id(), removed(store)):
+            assert store.look_with_result(absent) is None
+        with pytest.raises(ConfigurationError):
+            store.look_with_result("")
 
     # --- due, attend -----------------------------------------------------------------
 
@@ -719,6 +761,21 @@ class CallStoreConformance:
             assert store.await_end(call_id)
             assert store.settle(call_id, "a", DONE)
             assert not store.tells or watch.wait(5)
+
+    @pytest.mark.parametrize("news", ["settle", "request_abort"])
+    def test_who_waits_is_told_of_what_others_write(self, store: OwningStore, racers: Racers, news: str) -> None:
+        call_id, other = held(store), held(store)
+        with store.watching(call_id) as watch, store.watching(other) as of_other:
+            if not self.can_tell:
+                assert not store.tells
+                return
+            listen(store, watch, of_other)
+            assert store.await_end(call_id)
+            assert store.await_end(other)
+            told = {"settle": move("settle", call_id, "a", DONE), "request_abort": abort(call_id)}
+            racers.race([told[news]], [move("look", call_id)])
+            assert watch.wait(5)
+            assert not of_other.wait(0.05)
 
     # --- messages --------------------------------------------------------------------
 

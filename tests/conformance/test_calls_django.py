@@ -128,6 +128,7 @@ class OnServers(OnDjango):
 @pytest.mark.services
 class TestPostgreSQL(OnServers):
     store_name = "postgres"
+    can_tell = True
     rounds = 200
 
     def test_due_is_found_by_its_index_and_reads_no_more(self, store: DjangoTrackingStore, alias: str) -> None:

@@ -28,6 +28,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 class TestMemory(CallStoreConformance):
     store_name = "memory"
+    can_tell = True
 
     @pytest.fixture
     def store(self) -> MemoryTrackingStore:
