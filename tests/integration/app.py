@@ -7,6 +7,8 @@ from typing import Any
 
 from celery import Celery, signals
 
+from tests.conformance import procedure_tasks
+
 #: Celery's settings as JSON, and a file to be made when the process is ready.
 SETTINGS = "LRP_TEST_CELERY"
 READY = "LRP_TEST_READY"
@@ -27,5 +29,6 @@ def _ready(**_: object) -> None:
 
 if SETTINGS in os.environ:
     app = make_app(json.loads(os.environ[SETTINGS]), current=True)
+    procedure_tasks.declare(app)
     signals.worker_ready.connect(_ready)
     signals.beat_init.connect(_ready)

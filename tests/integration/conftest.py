@@ -1,13 +1,16 @@
 """Cells for scenarios, and rooms for tests that kill things."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
+from tests.integration.crashes import QUICK
 from tests.integration.harness import Database, Room, Workshop, lost
+from tests.services.process import own_folder
 
 _rooms = pytest.StashKey[list[Room]]()
 
@@ -46,6 +49,27 @@ def make_room(request: pytest.FixtureRequest, workshop: Workshop) -> Iterator[An
             room = workshop.room(broker, database, stack, **settings)
             stack.enter_context(_entered(room, request, workshop))
             stack.callback(room.verify)
+            return room
+
+        yield make
+
+
+@pytest.fixture
+def folders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """Returns where the workers of this test keep their notices."""
+    with own_folder("kills") as folder:
+        monkeypatch.setenv("TMPDIR", str(folder))
+        yield lambda: sorted(path.name for path in folder.glob("lrp-*"))
+
+
+@pytest.fixture
+def quick_room(make_room: Any, folders: object) -> Iterator[Any]:
+    """Makes a room in which nothing waits for long, here and in its workers."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*args: Any, **settings: Any) -> Room:
+            room: Room = make_room(*args, **settings)
+            stack.enter_context(override_settings(LRP_CELERY={"DATABASE": room.alias, **QUICK}))
             return room
 
         yield make

@@ -80,10 +80,18 @@ def _die_with_parent() -> None:
 
 
 class Process:
-    """A Celery command in a process group of its own."""
+    """A Celery command in a process group of its own; what `environment` has as None is not set there."""
 
-    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str | None],
+        folder: Path,
+        app: str = "tests.integration.app",
+    ) -> None:
         self.name = name
+        self._app = app
         self.log_file = folder / f"{name}.log"
         self._arguments = arguments
         self._environment = environment
@@ -104,14 +112,15 @@ class Process:
     def start(self) -> None:
         """Start it; `wait_until_ready` before counting on it."""
         self._ready_file.unlink(missing_ok=True)
+        environment = {**os.environ, **self._environment, READY: str(self._ready_file)}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "tests.integration.app", *self._arguments],
+                [sys.executable, "-m", "celery", "-A", self._app, *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                env={**os.environ, **self._environment, READY: str(self._ready_file)},
+                env={name: value for name, value in environment.items() if value is not None},
                 start_new_session=True,
                 # Nothing in between can take a lock: the function makes one system call.
                 preexec_fn=_die_with_parent if _libc is not None else None,  # noqa: PLW1509
@@ -429,10 +438,13 @@ class Room:
         self.wait_for(call_id, lambda row: row.runs >= runs)
         return call
 
-    def release(self, *calls: AsyncResult[Any] | str) -> None:
-        """Let held calls go on."""
+    def release(self, *calls: AsyncResult[Any] | str, at: Mapping[str, float] | None = None) -> None:
+        """Let held calls go on; from the places named by `at` at these moments, by the clock that only counts on."""
         for call in calls:
-            (self.folder / truth.gate_name(id_of(call))).touch()
+            gate = self.folder / truth.gate_name(id_of(call))
+            made = gate.with_suffix(".new")
+            made.write_text(json.dumps(at or {}))
+            made.rename(gate)
 
     # --- Using it in a test
 

@@ -15,14 +15,14 @@ FIXED = (
 )  # fmt: skip
 #: Of these a removal leaves nothing.
 BLANKED = ("last_error", "error_type")
-COLUMNS = ("call_id", *FIXED, "removed_at", "version")
+COLUMNS = ("call_id", *FIXED, "removed_at", "abort_requested_at", "remove_when_settled", "version")
 
 _TABLE = """
 CREATE TABLE lrp_test_history (
     seq {serial}, call_id varchar(200) {binary}, status varchar(16), reason varchar(20), retries integer,
     attempt integer, worker varchar(255), pid bigint, last_error varchar(2000), error_type varchar(255),
     http_status integer, enqueued_at {instant}, started_at {instant}, terminal_at {instant}, removed_at {instant},
-    version integer
+    abort_requested_at {instant}, remove_when_settled boolean, version integer
 )
 """
 _VENDORS = {

@@ -1,8 +1,14 @@
-"""Procedures for tests that mean harm, and workers that die or stand still at a boundary of a call's life.
+"""Procedures for tests that mean harm, and processes that die or stand still at a boundary of a call's life.
 
-A test says where by a file beside the truth file, `<call id>.<boundary>`: what it holds,
-"kill" or "hold", happens once, in the process that comes there first. Boundaries are
-`before-claim`, `after-claim`, `body`, `before-settle` and `after-settle`.
+A test says where by a file beside the truth file, `<call id>.<boundary>`: what it holds
+happens once, in the process that comes there first. "kill" ends it, "hold" lets it wait for
+the test. At `answer-claim`, "tell" notes whether the claim was granted. The boundaries are `body`,
+and before and after each of
+
+    insert, publish                 of whoever calls; `send`: the message is given to the broker
+    claim, settle                   of the run
+    acknowledge                     of the worker's main process
+    attend, sending, publish        of the side process, before it sends a message again
 """
 
 import contextlib
@@ -12,16 +18,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import amqp
 from celery import Task, shared_task
 from celery.exceptions import Retry
+from kombu.message import Message
+from kombu.transport import redis
 
 from django_app.stores import DjangoTrackingStore
 from lrp_celery import current_call, procedure
 from lrp_celery.procedures.aborts import board
+from lrp_celery.procedures.envelope import Envelope
+from lrp_celery.tracking.owned import Verdict
 from tests.integration import truth
 from tests.integration.truth import STARTED, hold, note
 
 FOREVER = 60.0
+#: Of a run.
 BOUNDARIES = ("before-claim", "after-claim", "body", "before-settle", "after-settle")
 
 
@@ -30,34 +42,47 @@ def trap(folder: Path, call_id: str, boundary: str, what: str) -> None:
     (folder / f"{call_id}.{boundary}").write_text(what)
 
 
-def _pass(boundary: str, call_id: str) -> None:
+def _pass(boundary: str, call_id: str, answer: Any = None) -> None:
     place = Path(os.environ[truth.FOLDER]) / f"{call_id}.{boundary}"
-    taken = place.with_suffix(".taken")
+    taken = place.with_name(f"{place.name}.taken")
     with contextlib.suppress(FileNotFoundError):
         place.rename(taken)
         what = taken.read_text()
-        note(f"{what}@{boundary}", call_id)
+        said = answer.verdict if what == "tell" else what
+        note(f"{said}@{boundary}", call_id)
         if what == "kill":
             os.kill(os.getpid(), os_signal.SIGKILL)
-        hold(call_id)
+        if what == "hold":
+            hold(call_id, place=boundary)
 
 
-def _guard(name: str, call_id_of: Any) -> None:
-    original = getattr(DjangoTrackingStore, name)
+def _guard(owner: Any, method: str, call_id_of: Any, name: str | None = None) -> None:
+    original = getattr(owner, method)
+    name = name or method
 
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        call_id = call_id_of(*args)
+        call_id = call_id_of(self, *args)
         _pass(f"before-{name}", call_id)
         answer = original(self, *args, **kwargs)
-        _pass(f"after-{name}", call_id)
+        _pass(f"answer-{name}", call_id, answer)
+        # A copy that is refused is past no boundary of the call.
+        if getattr(answer, "verdict", Verdict.GRANTED) is Verdict.GRANTED:
+            _pass(f"after-{name}", call_id)
         return answer
 
-    setattr(DjangoTrackingStore, name, guarded)
+    setattr(owner, method, guarded)
 
 
 if truth.FOLDER in os.environ:
-    _guard("claim", lambda delivery: delivery.call_id)
-    _guard("settle", lambda call_id, *_: call_id)
+    _guard(DjangoTrackingStore, "insert", lambda _, order: order.call_id)
+    _guard(DjangoTrackingStore, "claim", lambda _, delivery: delivery.call_id)
+    for _method in ("settle", "attend", "sending"):
+        _guard(DjangoTrackingStore, _method, lambda _, call_id, *__: call_id)
+    _guard(Envelope, "publish", lambda envelope, *_: envelope.headers["id"])
+    # What is handed to the broker, before it has said that it has it.
+    _guard(redis.Channel, "_put", lambda _, __, message: message["headers"].get("id"), "send")
+    _guard(amqp.Channel, "_basic_publish", lambda _, message, *__: (message.headers or {}).get("id"), "send")
+    _guard(Message, "ack", lambda message: (message.headers or {}).get("id"), "acknowledge")
 
 
 @procedure
@@ -74,6 +99,26 @@ def again(value: int = 1) -> int:
     note(STARTED)
     _pass("body", current_call().id)
     return value
+
+
+@procedure
+@shared_task(name="tests.comes_again", reject_on_worker_lost=True)
+def comes_again(value: int) -> int:
+    """Its message goes back to the broker when its process dies."""
+    note(STARTED)
+    return value
+
+
+@procedure(idempotent=True)
+@shared_task(name="tests.meets")
+def meets(*, fails: bool = False) -> str:
+    """Notes whether it came to its end, too."""
+    note(STARTED)
+    _pass("body", current_call().id)
+    note("raises" if fails else "returns")
+    if fails:
+        raise ValueError("as it was to be")
+    return "met"
 
 
 @procedure

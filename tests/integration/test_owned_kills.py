@@ -1,4 +1,4 @@
-"""Kills: of the pool process, the worker, its side process, the broker and the database, at every boundary of a call.
+"""Kills: of the pool process, the worker and its side process, at every boundary of a call.
 
 Each accepted call comes to exactly one right outcome: one that is idempotent succeeds,
 another one whose run was lost has failed, and none stays open.
@@ -12,92 +12,37 @@ from pathlib import Path
 
 import pytest
 from celery import chain
-from django.db import connections
 from django.db.models.functions import Now
 from django.test import override_settings
 
-from django_app.models import Call, Payload, Worker
+from django_app.models import Call, Payload
 from lrp_celery import CallAborted
 from lrp_celery.core.ids import new_id
 from lrp_celery.procedures import notices, workers
 from lrp_celery.procedures.aborts import Board
 from lrp_celery.procedures.notices import Noticeboard, Notices
 from tests.integration import hostile, procedures
-from tests.integration.harness import eventually, migrate
-from tests.services.databases import postgres_settings
+from tests.integration.crashes import (
+    DONE,
+    LEASE,
+    LOST,
+    QUICK,
+    RIGHT,
+    WAIT,
+    call_and_die,
+    call_at,
+    kill_only,
+    outcomes_of,
+    processes_of,
+    side_of,
+    told,
+    until_gone,
+    until_held,
+)
+from tests.integration.harness import eventually
 from tests.services.process import own_folder
 
 pytestmark = [pytest.mark.integration, pytest.mark.services]
-
-WAIT = 30.0
-LEASE = 2.0
-QUICK = {"HEARTBEAT": 0.5, "LEASE": LEASE, "RESCUE_INTERVAL": 0.2, "RESEND_AFTER": 1}
-LONG = pytest.mark.skipif("LRP_TEST_LONG" not in os.environ, reason="takes long: set LRP_TEST_LONG")
-LOST = ("failed", "worker_lost")
-DONE = ("succeeded", None)
-
-
-# --- Processes
-
-
-def processes_of(worker):
-    """Return the pids of a worker's whole session, and of its side process."""
-    found, side = set(), None
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == worker.pid and fields[0] != "Z":
-                found.add(int(entry.name))
-                if b"lrp_celery.procedures.side" in (entry / "cmdline").read_bytes():
-                    side = int(entry.name)
-    return found, side
-
-
-def children_of(parent):
-    """Return the pids of a server's own processes, each of which may have a session of its own."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(entry.name))
-    return found
-
-
-def side_of(worker):
-    return eventually("the side process runs", lambda: processes_of(worker)[1])
-
-
-def until_gone(worker):
-    eventually("every process has gone", lambda: not processes_of(worker)[0], tell=lambda: str(processes_of(worker)))
-
-
-def kill_only(worker):
-    """SIGKILL to the main process; whatever else there is must end by itself."""
-    worker.signal(signal.SIGKILL)
-    worker.wait()
-
-
-@pytest.fixture
-def folders(monkeypatch):
-    """Where the workers of this test keep their notices."""
-    with own_folder("kills") as folder:
-        monkeypatch.setenv("TMPDIR", str(folder))
-        yield lambda: sorted(path.name for path in folder.glob("lrp-*"))
-
-
-@pytest.fixture
-def quick_room(make_room, folders):
-    """Makes a room in which nothing waits for long, here and in its workers."""
-    with contextlib.ExitStack() as stack:
-
-        def make(*args, **settings):
-            room = make_room(*args, **settings)
-            stack.enter_context(override_settings(LRP_CELERY={"DATABASE": room.alias, **QUICK}))
-            return room
-
-        yield make
 
 
 @pytest.fixture(scope="module")
@@ -119,39 +64,11 @@ def quick(worked, workshop):
 # --- At every boundary
 
 
-def call_at(room, boundary, what):
-    """Call both procedures, and let `what` happen to each at `boundary`."""
-    ids = new_id(), new_id()
-    for task, call_id in zip((hostile.once, hostile.again), ids, strict=True):
-        hostile.trap(room.folder, call_id, boundary, what)
-        assert task.using(call_id=call_id).call(3) == call_id
-    return ids
-
-
-def outcomes_of(room, calls):
-    return {
-        boundary: tuple(
-            (row.status, row.reason, room.runs(row.call_id))
-            for row in (room.wait_for(call_id, within=WAIT) for call_id in pair)
-        )
-        for boundary, pair in calls.items()
-    }
-
-
-#: What becomes of the two, and how often the function ran.
-RIGHT = {
-    "before-claim": ((*DONE, 1), (*DONE, 1)),
-    "after-claim": ((*LOST, 0), (*DONE, 1)),
-    "body": ((*LOST, 1), (*DONE, 2)),
-    "before-settle": ((*LOST, 1), (*DONE, 2)),
-    "after-settle": ((*DONE, 1), (*DONE, 1)),
-}
-
-
 def test_a_pool_process_that_is_killed_at_any_boundary_leaves_one_right_outcome(quick):
     room = quick
     calls = {boundary: call_at(room, boundary, "kill") for boundary in hostile.BOUNDARIES}
-    assert outcomes_of(room, calls) == RIGHT
+    found = outcomes_of(room, calls)
+    assert found == RIGHT, told(room, calls, found, RIGHT)
     for boundary, (once, again) in calls.items():
         lost = boundary in {"after-claim", "body", "before-settle"}
         assert [attempt.outcome for attempt in room.attempts(once)] == (["failed"] if lost else [])
@@ -159,23 +76,18 @@ def test_a_pool_process_that_is_killed_at_any_boundary_leaves_one_right_outcome(
         assert hostile.again.get_result(again) == 3
 
 
-@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
-def test_a_worker_that_is_killed_at_any_boundary_leaves_one_right_outcome_and_nothing_else(quick_room, folders, broker):
-    room = quick_room(broker)
+@pytest.mark.parametrize(("broker", "database"), [("redis", "postgres"), ("rabbitmq", "postgres"), ("redis", "sqlite")])
+def test_a_worker_that_is_killed_at_any_boundary_leaves_one_right_outcome_and_nothing_else(
+    quick_room, folders, broker, database
+):
+    room = quick_room(broker, database)
     first = room.worker(tracking=QUICK, concurrency=11)
     calls = {boundary: call_at(room, boundary, "hold") for boundary in hostile.BOUNDARIES}
     linked = chain(hostile.once.s(4), procedures.double.s(by=10)).freeze()
     head = linked.parent.id
     hostile.trap(room.folder, head, "after-settle", "hold")
     chain(hostile.once.s(4).set(task_id=head), procedures.double.s(by=10).set(task_id=linked.id)).apply_async()
-    held = {call_id: boundary for boundary, pair in calls.items() for call_id in pair} | {head: "after-settle"}
-    for call_id, boundary in held.items():
-        noted = f"hold@{boundary}"
-        eventually(
-            f"{call_id} stands still {boundary}",
-            lambda call_id=call_id, noted=noted: noted in [line.event for line in room.truth(call_id)],
-            tell=first.log_end,
-        )
+    until_held(room, {**calls, "after-settle": (*calls["after-settle"], head)})
     assert len(folders()) == 1
     kill_only(first)
     until_gone(first)
@@ -192,6 +104,44 @@ def test_a_worker_that_is_killed_at_any_boundary_leaves_one_right_outcome_and_no
     assert second.wait() == 0
     until_gone(second)
     assert folders() == []
+
+
+def test_a_worker_that_is_killed_as_it_acknowledges_leaves_one_right_outcome(quick_room):
+    room = quick_room("rabbitmq")
+    chains = []
+    for boundary in ("before-acknowledge", "after-acknowledge"):
+        worker = room.worker(name=boundary, tracking=QUICK, concurrency=1)
+        head, tail = new_id(), new_id()
+        hostile.trap(room.folder, head, boundary, "kill")
+        chain(hostile.once.s(4).set(task_id=head), procedures.double.s(by=10).set(task_id=tail)).apply_async()
+        chains.append((head, tail))
+        assert worker.wait() == -signal.SIGKILL
+        until_gone(worker)
+    room.worker(name="last", tracking=QUICK)
+    for _, tail in chains:
+        room.wait_for(tail)
+        assert procedures.double.get_result(tail) == 40
+    # What was not acknowledged comes again, and goes on with its chain once more: that, too, runs once.
+    (twice, its_tail), (once, _) = chains
+    eventually("the tail has come twice", lambda: ends_in_logs(room, its_tail) == 2)
+    assert [ends_in_logs(room, call_id) for call_id in (twice, once)] == [2, 1]
+    assert [(room.find(call_id).status, room.runs(call_id)) for pair in chains for call_id in pair] == [
+        (DONE[0], 1)
+    ] * 4
+
+
+def ends_in_logs(room, call_id):
+    """Return how many deliveries of a call have ended, in all workers."""
+    return sum(process.log().count(f"[{call_id}] succeeded") for process in room.processes)
+
+
+def test_rule_13_a_pool_process_that_dies_after_its_end_goes_on_with_its_chain_if_its_message_is_to_come_again(quick):
+    room, (head, tail) = quick, (new_id(), new_id())
+    hostile.trap(room.folder, head, "after-settle", "kill")
+    chain(hostile.comes_again.s(4).set(task_id=head), procedures.double.s(by=10).set(task_id=tail)).apply_async()
+    room.wait_for(tail)
+    assert procedures.double.get_result(tail) == 40
+    assert [(room.find(call_id).status, room.runs(call_id)) for call_id in (head, tail)] == [(DONE[0], 1)] * 2
 
 
 def test_what_a_worker_left_that_was_killed_with_its_side_process_is_cleared_away_by_the_next(quick_room, folders):
@@ -252,6 +202,22 @@ def test_a_side_process_that_is_killed_is_replaced_before_a_lease_is_over(quick)
     room.release(calls[0])
     assert procedures.owned_hold.get_result(calls[0], wait=WAIT) == "held"
     assert room.runs(calls[0]) == 1
+
+
+def test_a_side_process_that_is_killed_as_it_sends_a_message_again_leaves_one_right_outcome(quick_room):
+    room = quick_room()
+    boundaries = ("after-attend", "after-sending", "after-publish")
+    calls = {new_id(): boundary for boundary in boundaries}
+    # Their callers have not sent them.
+    call_and_die(room, dict.fromkeys(calls, "before-publish"))
+    for call_id, boundary in calls.items():
+        hostile.trap(room.folder, call_id, boundary, "kill")
+    for name in ("w1", "w2"):
+        room.worker(name=name, tracking=QUICK, concurrency=1)
+    assert {call_id: hostile.once.get_result(call_id, wait=WAIT) for call_id in calls} == dict.fromkeys(calls, 5)
+    for call_id, boundary in calls.items():
+        assert [line.event for line in room.truth(call_id) if line.event == f"kill@{boundary}"]
+        assert room.runs(call_id) == 1
 
 
 def test_a_message_that_cannot_be_sent_harms_nobody_else(quick):
@@ -325,104 +291,6 @@ def test_rules_07_and_09_pool_processes_that_are_frozen_past_their_leases_lose_t
         after = room.find(row.call_id)
         assert (after.status, after.run, after.terminal_at) == (row.status, row.run, row.terminal_at)
     assert [room.runs(call_id) for call_id in (once, again)] == [1, 2]
-
-
-# --- Servers
-
-
-def test_a_redis_that_is_killed_and_comes_back_empty_loses_no_call(quick_room, private_redis):
-    room = quick_room(broker_url=private_redis.url, broker_transport_options={})
-    room.worker(tracking=QUICK, concurrency=1)
-    running = procedures.owned_hold.call()
-    room.until_running(running)
-    waiting = [hostile.once.call(number) for number in range(3)]
-    later = hostile.once.using(countdown=2.0).call(9)
-    private_redis.kill()
-    private_redis.launch()
-    # Celery's own worker may have given up for good; what it still runs, ends.
-    room.worker(name="w2", tracking=QUICK)
-    assert [hostile.once.get_result(call_id, wait=WAIT) for call_id in (*waiting, later)] == [0, 1, 2, 9]
-    room.release(running)
-    assert procedures.owned_hold.get_result(running, wait=WAIT) == "held"
-    assert [room.runs(call_id) for call_id in (*waiting, later, running)] == [1] * 5
-
-
-@pytest.mark.slow
-@pytest.mark.chaos
-@LONG
-def test_a_rabbitmq_that_is_killed_and_comes_back_loses_no_call(quick_room, private_rabbitmq):
-    room = quick_room("rabbitmq", broker_url=private_rabbitmq.url, broker_transport_options={"confirm_publish": True})
-    room.worker(tracking=QUICK, concurrency=1)
-    running = procedures.owned_hold.call()
-    room.until_running(running)
-    waiting = [hostile.once.call(number) for number in range(3)]
-    private_rabbitmq.kill()
-    down = [hostile.once.call(number) for number in range(3, 6)]
-    private_rabbitmq.launch()
-    room.worker(name="w2", tracking=QUICK)
-    calls = [*waiting, *down]
-    assert [hostile.once.get_result(call_id, wait=WAIT) for call_id in calls] == list(range(6))
-    room.release(running)
-    assert procedures.owned_hold.get_result(running, wait=WAIT) == "held"
-    assert [room.runs(call_id) for call_id in (*calls, running)] == [1] * 7
-
-
-@pytest.fixture
-def private_room(private_postgres, quick_room, workshop):
-    """A room whose database a test may kill."""
-    database = postgres_settings(private_postgres.url, "postgres")
-    migrate("integration_own", database, workshop.blocker)
-    room = quick_room(database=database)
-    room.expects_losses = True
-    return room
-
-
-def test_rule_10_a_database_that_is_away_for_three_leases_costs_no_call_its_outcome(private_postgres, private_room):
-    room = private_room
-    room.worker(tracking=QUICK, concurrency=3)
-    running, ending, again = new_id(), new_id(), new_id()
-    for task, call_id in ((hostile.once, running), (hostile.once, ending), (hostile.again, again)):
-        hostile.trap(room.folder, call_id, "body", "hold")
-        task.using(call_id=call_id).call(2)
-        room.until_running(call_id)
-    private_postgres.stop()
-    connections[room.alias].close()
-    gone = time.monotonic()
-    room.release(ending)
-    eventually("three leases are over", lambda: time.monotonic() - gone > 3.5 * LEASE)
-    private_postgres.launch()
-    assert hostile.once.get_result(ending, wait=WAIT) == 2
-    # Nobody is condemned for the database's absence.
-    lease = room.find(running).lease_until
-    eventually("leases are renewed", lambda: (room.find(running).lease_until - lease).total_seconds() > LEASE)
-    assert [room.find(call_id).status for call_id in (running, again)] == ["started"] * 2
-    room.release(running, again)
-    assert [hostile.once.get_result(running, wait=WAIT), hostile.again.get_result(again, wait=WAIT)] == [2, 2]
-    assert [room.runs(call_id) for call_id in (running, ending, again)] == [1, 1, 1]
-
-
-@pytest.mark.slow
-@pytest.mark.chaos
-@LONG
-def test_a_side_process_whose_database_never_answers_ends_with_its_worker(private_postgres, private_room, folders):
-    room = private_room
-    worker = room.worker(tracking=QUICK, concurrency=1)
-    hostile.once.get_result(hostile.once.call(), wait=WAIT)
-    looked_after = Worker.objects.using(room.alias).filter(pid=worker.pid)
-    eventually("the side process is at work", looked_after.exists)
-    connections[room.alias].close()
-    backends = children_of(private_postgres.pid)
-    for pid in backends:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-    try:
-        kill_only(worker)
-        until_gone(worker)
-        assert folders() == []
-    finally:
-        for pid in backends:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 # --- Asked to end, and lost

@@ -3,6 +3,7 @@
 A line is appended by one write, so that neither a kill nor another process can tear it.
 """
 
+import json
 import os
 import time
 from dataclasses import dataclass
@@ -40,14 +41,16 @@ def note(event: str, call_id: str | None = None) -> None:
         os.close(descriptor)
 
 
-def hold(call_id: str, seconds: float = 60.0) -> None:
-    """Wait until the test lets the call go on."""
+def hold(call_id: str, seconds: float = 60.0, place: str = "") -> None:
+    """Wait until the test lets the call go on; `place`: from here at the moment that it names, if it names one."""
     gate = Path(os.environ[FOLDER]) / gate_name(call_id)
     end = time.monotonic() + seconds
     while not gate.exists():
         if time.monotonic() > end:
             raise TimeoutError("nobody opened the gate")
         time.sleep(0.01)
+    moment = json.loads(gate.read_text() or "{}").get(place, 0.0)
+    time.sleep(max(0.0, moment - time.monotonic()))
 
 
 def gate_name(call_id: str) -> str:
