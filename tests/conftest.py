@@ -20,6 +20,14 @@ def required() -> set[str]:
     return names
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    from tests.conformance import report
+
+    # Here and not in its own folder: where pytest-xdist divides the tests, the process that writes the account
+    # collects none of them.
+    config.pluginmanager.register(report, "conformance")
+
+
 # --- The account
 
 

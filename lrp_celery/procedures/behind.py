@@ -8,7 +8,7 @@ private attributes of the proxy; should Celery keep it elsewhere one day, the pr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from celery import _state as _celery_state
@@ -27,6 +27,8 @@ class Behind:
     name: str | None
     is_bound: bool
     options: Mapping[str, Any] = field(default_factory=dict)
+    app: Any = None
+    """The app that the task was declared in; None: it is every app's."""
 
     def name_in(self, app: Any) -> str:
         """Return the name of the task in `app`."""
@@ -42,13 +44,19 @@ def look_behind(target: Any) -> Behind:
     if kind is Proxy:
         return _behind_shared(target) or _behind_task(target._get_current_object())  # noqa: SLF001 - Celery's own way
     if kind is PromiseProxy:
-        return _behind_promise(target) or _behind_task(target._get_current_object())  # noqa: SLF001 - see above
-    return _behind_task(target)
+        return _behind_promise(target) or look_behind(target._get_current_object())  # noqa: SLF001 - see above
+    return replace(_behind_task(target), app=target.app)
 
 
 def is_task(target: Any) -> bool:
     """Whether `target` is a task, or a proxy of one."""
     return type(target) in {Proxy, PromiseProxy} or isinstance(target, Task)
+
+
+def function_of(task: Any) -> Any:
+    """Return the function that Celery made a task of; None: it is none, or was made of no function."""
+    wrapped = getattr(task, "__wrapped__", None)
+    return getattr(wrapped, "__func__", wrapped)
 
 
 def _behind_shared(proxy: Any) -> Behind | None:
@@ -64,9 +72,10 @@ def _behind_promise(proxy: Any) -> Behind | None:
     try:
         (function,) = object.__getattribute__(proxy, "_Proxy__args")
         options = object.__getattribute__(proxy, "_Proxy__kwargs")
+        app = object.__getattribute__(proxy, "_Proxy__local").__self__
     except (AttributeError, ValueError):
         return None
-    return _from_options(function, options)
+    return replace(_from_options(function, options), app=app)
 
 
 def _behind_task(task: Any) -> Behind:

@@ -23,6 +23,10 @@ class Declared(Protocol):
         """Return its task in a finalised app; None: that app has none."""
         ...
 
+    def is_at_home(self, app: Any) -> bool:
+        """Whether it was declared in `app`, or in all apps, and does not only occur there because tasks are shared."""
+        ...
+
     def adopt(self, task: Any) -> None:
         """Let a task run this procedure. Doing it twice changes nothing."""
         ...
@@ -58,7 +62,7 @@ def _watch(app: Any) -> None:
 
 
 def _adopt_all(*, sender: Any, **_: Any) -> None:
-    for procedure in _declared:
+    for procedure in sorted(_declared, key=lambda each: not each.is_at_home(sender)):
         _adopt_in(sender, procedure)
 
 

@@ -233,7 +233,14 @@ class LongRunningProcedure(Generic[P, R]):
 
     def find(self, app: Any) -> Any:
         """Return the procedure's task in a finalised app; None: it has none there."""
-        return app._tasks.get(self._behind.name_in(app))  # noqa: SLF001 - `tasks` would finalise the app
+        task = app._tasks.get(self._behind.name_in(app))  # noqa: SLF001 - `tasks` would finalise the app
+        # Celery shares tasks among apps; but one of the same name may also be another's.
+        is_mine = self.is_at_home(app) or behind.function_of(task) is self._behind.function
+        return task if is_mine else None
+
+    def is_at_home(self, app: Any) -> bool:
+        """Whether its task was declared in this app, or in all of them."""
+        return self._behind.app in {None, app}
 
     def adopt(self, task: Any) -> None:
         """Let a task run this procedure's calls."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
 from celery import _state
@@ -57,6 +57,7 @@ class Waiting:
         self._is_allowed = allow_in_task or _state.get_current_worker_task() is None
         self._pause = _SHORTEST
         self._is_awaited = False
+        self._deadline: datetime | None = None
 
     def look(self) -> tuple[bool, Any]:
         """Return (True, the tree that the call returned), or (False, None) while it is open; raise what became of it."""
@@ -70,6 +71,7 @@ class Waiting:
         if time.monotonic() >= self._until:
             raise ResultTimeout(call_id=self._call_id)
         # A timeout must not need a worker: whoever waits settles what is overdue.
+        self._deadline = record.deadline_at
         if record.deadline_at is not None:
             self._runtime.own.attend(self._call_id)
         if not self._is_awaited and self._runtime.own.tells and self._waited > _BRIEF:
@@ -91,7 +93,14 @@ class Waiting:
         else:
             longest = _EAGER if self._waited < _PATIENT_AFTER else _PATIENT
         self._pause = longest if longest == _TOLD else min(self._pause * 1.5, longest)
-        return max(0.0, min(self._pause, self._until - time.monotonic()))
+        return max(0.0, min(self._pause, self._until - time.monotonic(), self._left))
+
+    @property
+    def _left(self) -> float:
+        """For how long the call's own timeout tells no news; nobody else may notice when it has passed."""
+        if self._deadline is None:
+            return float("inf")
+        return max((self._deadline - datetime.now(UTC)).total_seconds(), _EAGER)
 
     @property
     def _waited(self) -> float:

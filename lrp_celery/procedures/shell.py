@@ -7,6 +7,7 @@ quietly and changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -191,6 +192,7 @@ class _Run:
             with diverting(self._divert):
                 try:
                     with reach:
+                        self._hear_what_came_early(reach)
                         value = self._run_function(args, kwargs, controller.signal)
                 finally:
                     # An interrupt may strike on the way out, too; but only once.
@@ -211,6 +213,14 @@ class _Run:
             return self._raised(error)
         finally:
             context.left(token)
+
+    def _hear_what_came_early(self, reach: Reach) -> None:
+        """Tell a run inside its caller of an abort that found its call claimed, but not here yet: nobody looks again."""
+        if not self._running.inline:
+            return
+        with contextlib.suppress(StoreError):
+            for record in self._store.aborts([reach.call_id]):
+                reach.tell(record.abort_reason, record.stop_reason or Reason.ABORTED)
 
     def _note_timeout(self, reach: Reach) -> None:
         """Write down that its time is over, which nobody else does for a call that runs inside its caller."""

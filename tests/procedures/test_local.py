@@ -1,4 +1,4 @@
-"""Procedures of this process: rows LRP-01 to LRP-28 over a bare store."""
+"""Procedures of this process: what they do to a bare store, and what the conformance suite does not ask."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from lrp_celery import (
     CallNotFound,
     CallPending,
     CallState,
-    CallTimedOut,
     ConfigurationError,
     NotEncodable,
-    ResultTimeout,
     StoreError,
     current_call,
     procedure,
@@ -130,26 +128,6 @@ def test_lrp_04_no_call_without_its_pending_item(store):
     assert (runs, note._running) == ([], {})
 
 
-def test_lrp_07_and_13_an_error_is_raised_again_with_its_type(store):
-    class OwnError(Exception):
-        pass
-
-    @procedure(store=store)
-    def fail(own: bool) -> None:
-        raise OwnError("mine") if own else KeyError("theirs")
-
-    call_id = fail.call(False)
-    for _ in range(2):
-        with pytest.raises(KeyError, match="theirs"):
-            fail.get_result(call_id)
-    with pytest.raises(CallFailed, match="mine") as caught:
-        fail.get_result(fail.call(True))
-    assert caught.value.type.endswith("OwnError")
-    assert "raise OwnError" in caught.value.traceback
-    with pytest.raises(CallNotFound):
-        fail.get_result("unknown")
-
-
 def test_lrp_08_an_outcome_without_its_item_is_dropped(store, gate):
     @procedure(store=store, timeout=3600)
     def hold() -> None:
@@ -163,72 +141,6 @@ def test_lrp_08_an_outcome_without_its_item_is_dropped(store, gate):
     until(lambda: not hold._running)
     assert [write[0] for write in store.writes] == ["set"]
     assert store.get(call_id) is None
-
-
-def test_lrp_11_many_wait_for_one_call(store, gate):
-    @procedure(store=store)
-    def hold() -> str:
-        gate.hold()
-        return "held"
-
-    call_id, results = hold.call(), []
-    waiters = [threading.Thread(target=lambda: results.append(hold.get_result(call_id))) for _ in range(8)]
-    for waiter in waiters:
-        waiter.start()
-    with pytest.raises(ResultTimeout):
-        hold.get_result(call_id, wait=0)
-    with pytest.raises(ResultTimeout):
-        hold.get_result(call_id, wait=0.01)
-    gate.open.set()
-    for waiter in waiters:
-        waiter.join(WAIT)
-    assert results == ["held"] * 8
-
-
-def test_lrp_15_to_18_an_abort_releases_waiters_and_the_function_decides(store, gate):
-    @procedure(store=store, grace=WAIT)
-    def polite(signal: AbortSignal) -> None:
-        gate.entered.set()
-        signal.wait(WAIT)
-        assert gate.open.wait(WAIT)
-        signal.raise_if_aborted()
-
-    call_id, ends = polite.call(), []
-
-    def wait() -> None:
-        try:
-            polite.get_result(call_id)
-        except CallAborted as error:
-            ends.append(error)
-
-    waiter = threading.Thread(target=wait)
-    waiter.start()
-    assert gate.entered.wait(WAIT)
-    polite.abort(call_id, "wrong month")
-    polite.abort(call_id, "again")
-    waiter.join(WAIT)
-    assert [end.message for end in ends] == ["wrong month"]
-    assert polite.get_state(call_id) is CallState.PENDING
-    with pytest.raises(CallAborted, match="wrong month"):
-        polite.get_result(call_id)
-    gate.open.set()
-    until(lambda: settled(polite, call_id))
-    with pytest.raises(CallAborted, match="wrong month") as caught:
-        polite.get_result(call_id)
-    assert (caught.value.reason, caught.value.call_id) == ("aborted", call_id)
-
-
-def test_lrp_17_a_function_that_returns_all_the_same_has_succeeded(store, gate):
-    @procedure(store=store, grace=WAIT)
-    def deaf() -> str:
-        gate.hold()
-        return "done"
-
-    call_id = deaf.call()
-    deaf.abort(call_id)
-    gate.open.set()
-    until(lambda: settled(deaf, call_id))
-    assert deaf.get_result(call_id) == "done"
 
 
 def test_a_function_that_outlasts_its_grace_is_settled_without_it(store, gate):
@@ -245,59 +157,6 @@ def test_a_function_that_outlasts_its_grace_is_settled_without_it(store, gate):
     with pytest.raises(CallAborted, match="now"):
         deaf.get_result(call_id)
     assert len(store.writes) == 2
-
-
-def test_lrp_19_and_20_aborting_what_has_settled_or_is_unknown_is_silent(store):
-    @procedure(store=store)
-    def quick(number: int) -> float:
-        return 1 / number
-
-    done, failed = quick.call(1), quick.call(0)
-    until(lambda: settled(quick, done) and settled(quick, failed))
-    for call_id in (done, failed, "unknown"):
-        quick.abort(call_id)
-    assert quick.get_result(done) == 1
-    with pytest.raises(ZeroDivisionError):
-        quick.get_result(failed)
-
-
-def test_lrp_21_to_24_removing(store, gate):
-    @procedure(store=store)
-    def hold() -> None:
-        gate.hold()
-
-    call_id, later = hold.call(), hold.call()
-    with pytest.raises(CallPending):
-        hold.remove(call_id)
-    assert hold.get_state(call_id) is CallState.PENDING
-    hold.remove(later, when_settled=True)
-    gate.open.set()
-    until(lambda: settled(hold, call_id))
-    until(lambda: store.get(later) is None)
-    hold.remove(call_id)
-    hold.remove(call_id)
-    with pytest.raises(CallNotFound):
-        hold.get_state(call_id)
-    until(lambda: not hold._running)
-
-
-def test_lrp_25_a_timeout_aborts_and_settles(store, gate):
-    @procedure(store=store, timeout=0.02, grace=WAIT)
-    def slow(signal: AbortSignal) -> None:
-        signal.wait(WAIT)
-        signal.raise_if_aborted()
-
-    @procedure(store=store, timeout=0.02, grace=0.02)
-    def deaf() -> None:
-        gate.hold()
-
-    for made in (slow, deaf):
-        call_id = made.call()
-        with pytest.raises(CallTimedOut):
-            made.get_result(call_id, wait=WAIT)
-        until(lambda made=made, call_id=call_id: settled(made, call_id))
-        with pytest.raises(CallTimedOut):
-            made.get_result(call_id)
 
 
 def test_a_result_without_a_json_form_fails_the_call(store):

@@ -156,8 +156,8 @@ class Life:
 
     # --- looking after
 
-    def attend(self, *, is_dead: bool = False, run: str | None = None) -> Care:
-        merged, care = owned.attend(self.known, self.now, self.timing, is_dead=is_dead, run=run)
+    def attend(self, *, is_dead: bool = False, run: str | None = None, may_judge: bool = True) -> Care:
+        merged, care = owned.attend(self.known, self.now, self.timing, is_dead=is_dead, run=run, may_judge=may_judge)
         self.write(merged)
         return care
 

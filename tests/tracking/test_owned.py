@@ -315,6 +315,21 @@ def test_rule_07_proof_counts_only_for_the_run_that_was_proven_dead():
     assert life.stands == ("retrying", None)
 
 
+def test_rule_09_whoever_may_not_judge_sees_to_timeouts_all_the_same():
+    life = running(timeout=5, grace=2)
+    life.passes(5).attend(may_judge=False)
+    assert (life.stands, life.record.stop_reason) == (("started", None), Reason.TIMEOUT)
+    # That it goes on, and then that nobody hears of it, is for others to say.
+    for patience in (3, 3 * LEASE):
+        life.passes(patience).attend(may_judge=False)
+        assert life.stands == ("started", None)
+    life.attend()
+    assert life.stands == ("aborted", "timeout")
+    life = running()
+    life.attend(is_dead=True, run="a", may_judge=False)
+    assert life.stands == ("failed", "worker_lost")
+
+
 def test_a_renewed_lease_keeps_the_call():
     life = running(idempotent=True)
     for _ in range(5):

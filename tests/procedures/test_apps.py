@@ -1,0 +1,148 @@
+"""Procedures of several Celery apps in one process, and of one that nobody has finalised."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+
+from lrp_celery import AbortSignal, CallAborted, CallStatus, CallTimedOut, LrpCelery, procedure
+from lrp_celery.procedures import workers
+from lrp_celery.procedures.runtime import runtime_of
+from lrp_celery.tracking import MemoryTrackingStore
+from lrp_celery.tracking.owned import AbortRequest, Claim, Delivery
+from tests.conformance.item_store import until
+
+WAIT = 20
+
+
+def made(value: int, **options: Any) -> SimpleNamespace:
+    """An app of its own, with a task that others have under the same name."""
+    app, store = Celery("apps", set_as_current=False), MemoryTrackingStore()
+    app.conf.update(task_always_eager=True)
+    lrp = LrpCelery(app, store=store)
+
+    @procedure(**options)
+    @app.task(name="tests.apps.value", shared=False)
+    def give() -> int:
+        return value
+
+    return SimpleNamespace(app=app, store=store, lrp=lrp, give=give)
+
+
+@pytest.fixture
+def make():
+    apps: list[SimpleNamespace] = []
+
+    def one(*args: Any, **options: Any) -> SimpleNamespace:
+        apps.append(made(*args, **options))
+        return apps[-1]
+
+    yield one
+    for each in apps:
+        each.lrp.close()
+
+
+def test_the_first_eager_call_of_an_app_that_nobody_has_finalised_is_owned(make):
+    one = make(1)
+    assert not one.app.finalized
+    call_id = one.give.call()
+    assert one.give.get_result(call_id) == 1
+    assert one.give.get_call(call_id).status is CallStatus.SUCCEEDED
+    assert make(2).give() == 2
+
+
+def test_tasks_of_one_name_in_two_apps_are_two_procedures(make):
+    one, other = make(1, time_to_live=60), make(2)
+    for each, value, live in ((one, 1, timedelta(seconds=60)), (other, 2, None)):
+        call_id = each.give.call()
+        assert each.give.get_result(call_id) == value
+        assert each.app.tasks["tests.apps.value"].lrp_procedure is each.give
+        call = each.give.get_call(call_id)
+        assert (call.purge_at and call.purge_at - call.terminal_at) == live
+    assert one.store._records.keys().isdisjoint(other.store._records)
+
+
+def test_a_task_that_apps_share_is_one_procedure():
+    app = Celery("shares", set_as_current=False)
+
+    @procedure
+    @app.task(name="tests.apps.shared")
+    def shared() -> None: ...
+
+    for each in (app, Celery("takes part", set_as_current=False)):
+        assert each.tasks["tests.apps.shared"].lrp_procedure is shared
+
+
+def test_the_calls_of_each_app_are_looked_after(make):
+    for each in (make(1), make(2)):
+        workers.ensure_care(each.app, runtime_of(each.app))
+        workers.ensure_care(each.app, runtime_of(each.app))
+        until(lambda store=each.store: len(store.workers()) == 1)
+
+
+def ends_by_its_timeout(run: Callable[[AbortSignal], None]) -> None:
+    """Make an eager call in this thread whose timeout passes while it runs."""
+    app, store = Celery("timeouts", set_as_current=False), MemoryTrackingStore()
+    app.conf.update(task_always_eager=True)
+    lrp = LrpCelery(app, store=store)
+    slow = procedure(timeout=0.1, grace=0.1)(app.task(name="tests.apps.slow", shared=False)(run))
+    began = time.monotonic()
+    call_id = slow.call()
+    assert time.monotonic() - began < WAIT
+    call: Any = slow.get_call(call_id)
+    assert (call.status, call.reason) == ("aborted", "timeout")
+    with pytest.raises(CallTimedOut):
+        slow.get_result(call_id)
+    lrp.close()
+
+
+class AbortsAtOnce(MemoryTrackingStore):
+    """Somebody asks for the end of a call as soon as it has been claimed."""
+
+    def claim(self, delivery: Delivery) -> Claim:
+        claimed = super().claim(delivery)
+        self.request_abort(delivery.call_id, AbortRequest(reason="now"))
+        return claimed
+
+
+def test_lrp_18_an_eager_call_hears_of_an_abort_that_came_between_its_claim_and_its_function():
+    app = Celery("aborts", set_as_current=False)
+    app.conf.update(task_always_eager=True)
+    lrp = LrpCelery(app, store=AbortsAtOnce())
+
+    @procedure
+    @app.task(name="tests.apps.polite", shared=False)
+    def polite(signal: AbortSignal) -> None:
+        signal.wait(WAIT)
+        signal.raise_if_aborted()
+
+    began = time.monotonic()
+    with pytest.raises(CallAborted, match="now"):
+        polite.get_result(polite.call())
+    assert time.monotonic() - began < WAIT
+    lrp.close()
+
+
+def test_lrp_25_an_eager_call_in_the_main_thread_hears_of_its_timeout():
+    def polite(signal: AbortSignal) -> None:
+        signal.wait(WAIT)
+        signal.raise_if_aborted()
+
+    assert threading.current_thread() is threading.main_thread()
+    ends_by_its_timeout(polite)
+
+
+def test_lrp_25_an_eager_call_in_the_main_thread_is_interrupted_after_its_grace():
+    def deaf(signal: AbortSignal) -> None:
+        end = time.monotonic() + WAIT
+        while time.monotonic() < end:
+            pass
+
+    ends_by_its_timeout(deaf)
