@@ -3,9 +3,10 @@
 import time
 
 import pytest
+from django.db import connections
 
 from lrp_celery import CallAborted, CallFailed, CallState, CallTimedOut, ResultTimeout
-from tests.integration import procedures
+from tests.integration import history, procedures
 from tests.integration.cells import BASE, MARIADB, MATRIX, RABBITMQ, SOLO, SQLITE, THREADS, on
 
 EVERYWHERE = (BASE, RABBITMQ, THREADS, SOLO, MARIADB, MATRIX)
@@ -149,3 +150,27 @@ def test_rule_08_losses_are_limited(cell):
         procedures.suicidal.get_result(call_id, wait=WAIT)
     assert caught.value.reason == "worker_lost"
     assert cell.runs(call_id) == 2
+
+
+@pytest.mark.integration
+@pytest.mark.services
+def test_a_call_costs_three_writing_transactions(make_room):
+    room = make_room()
+    calls = [procedures.double.call(n) for n in range(5)]
+    # Inserted: row and message together, for nobody has written either since.
+    assert all(wrote_both(room, call_id) for call_id in calls)
+    room.worker()
+    for call_id in calls:
+        row = room.wait_for(call_id)
+        states = [state["status"] for state in history.read(connections[room.alias], call_id)]
+        assert states == ["submitted", "started", "succeeded"]
+        # Settled: row and result together, and nothing else was written for it.
+        assert wrote_both(room, call_id)
+        assert (list(room.attempts(call_id)), row.lines, row.version) == ([], 0, 2)
+
+
+def wrote_both(room, call_id):
+    query = "SELECT c.xmin = p.xmin FROM lrp_celery_call c JOIN lrp_celery_payload p USING (call_id) WHERE call_id = %s"
+    with connections[room.alias].cursor() as cursor:
+        cursor.execute(query, [call_id])
+        return cursor.fetchone()[0]
