@@ -22,6 +22,9 @@ CELLS = [
 #: What a cell runs: servers, browsers and long scenarios are for the main run.
 SELECTION = "matrix or not (services or integration or browser or chaos or slow)"
 
+#: Histories and races are looked for at length in the main run: here only versions differ.
+BRIEFLY = {"LRP_HYPOTHESIS": "quick", "LRP_RACE_ROUNDS": "20"}
+
 
 @nox.session
 @nox.parametrize(
@@ -32,4 +35,5 @@ SELECTION = "matrix or not (services or integration or browser or chaos or slow)
 def cell(session: nox.Session, django: str, celery: str) -> None:
     """Run the quick part of the suite on one combination of versions."""
     session.install("-e", ".[cell]", f"Django~={django}.0", f"celery~={celery}.0")
-    session.run("pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "worksteal", "-m", SELECTION, *session.posargs)
+    divided = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
+    session.run("pytest", *divided, "-m", SELECTION, *session.posargs, env=BRIEFLY)

@@ -45,6 +45,7 @@ from lrp_celery.tracking.snapshot import Progress
 from lrp_celery.tracking.status import TERMINAL, CallStatus, Reason
 from lrp_celery.tracking.steps import Merged
 from tests.conformance.racing import Move, Racers, crowd, move
+from tests.conformance.tracking_store import forget_old_rows
 from tests.tracking.lives import Life, assert_sound
 
 #: How many at once.
@@ -172,6 +173,10 @@ class CallStoreConformance:
     can_tell: ClassVar[bool] = False
     #: Rounds of a race that need not be the full count.
     rounds: ClassVar[int] = 100
+
+    @pytest.fixture(autouse=True)
+    def _nothing_old(self, store: OwningStore) -> None:
+        forget_old_rows(store)
 
     def many(self, store: OwningStore, live: Callable[[Life], object], count: int = 0) -> list[str]:
         """Write as many calls as a race has rounds, each as it is after `live`, without the way to there."""
