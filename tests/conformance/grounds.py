@@ -441,7 +441,7 @@ def in_thread(app: Celery) -> Iterator[None]:
     """Run a worker of `app` in a thread of this process, with a pool of threads."""
     before = _state.get_current_app()
     try:
-        with start_worker(app, pool="threads", concurrency=8, perform_ping_check=False, loglevel=logging.ERROR):
+        with start_worker(app, pool="threads", concurrency=8, perform_ping_check=False, loglevel=logging.CRITICAL):
             yield
     finally:
         before.set_current()
