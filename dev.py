@@ -34,8 +34,8 @@ PROGRAMS = {
     "matrix": ["-m", "nox"],
 }
 
-#: How the whole suite is divided among processors; whoever asks for certain tests wants them one by one.
-DIVIDED = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
+#: The whole suite is divided among one process more than there are processors, for many tests wait; among four at most.
+DIVIDED = ["-n", str(min((os.cpu_count() or 1) + 1, 4)), "--dist", "worksteal"]
 
 #: The checks of `lint`; all run, even if one fails.
 LINT = [
@@ -73,6 +73,7 @@ def main(argv):
     if verb == "lint":
         return lint()
     if verb == "test" and not arguments:
+        # Whoever asks for certain tests wants them one by one.
         arguments = DIVIDED
     return hand_over([PYTHON, *PROGRAMS[verb], *arguments])
 

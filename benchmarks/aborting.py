@@ -3,7 +3,7 @@
     python -m benchmarks.aborting [--calls 30]
 
 From the moment at which the end was asked for to the moment at which the call had ended, both as
-its row says. Needs PostgreSQL and Redis on this machine (see `settings`, `shop`).
+its row says.
 """
 
 import argparse
@@ -12,8 +12,9 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.machinery import Bench, make_database
-from benchmarks.shop import GRACE
+from benchmarks.machinery import Bench
+from benchmarks.servers import grounds
+from benchmarks.variants import GRACE
 
 CODE = """
 import json, time
@@ -44,9 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=30)
     chosen = parser.parse_args()
-    make_database()
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench("lrp_celery", Path(folder))
+    with tempfile.TemporaryDirectory() as folder, grounds():
+        bench = Bench("procedures", Path(folder))
+        bench.migrate()
         with bench.worker():
             for name, what in (("polite", "heeds its signal"), ("deaf", f"is deaf, after a grace of {GRACE:g} s")):
                 code = CODE.format(name=name, calls=chosen.calls)

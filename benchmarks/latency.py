@@ -13,11 +13,12 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.machinery import Bench, make_database
+from benchmarks.machinery import Bench
+from benchmarks.servers import grounds
+from benchmarks.variants import VARIANTS
 
 OWNED = "wait_a_little.get_result(wait_a_little.call({seconds}), wait=30)"
-WAIT = {"celery": "wait_a_little.delay({seconds}).get(timeout=30)", "lrp_celery": OWNED, "redis": OWNED}
-NAMES = {"celery": "Celery with Redis", "lrp_celery": "owned, PostgreSQL", "redis": "owned, Redis"}
+WAIT = {"redis": "wait_a_little.delay({seconds}).get(timeout=30)", "procedures": OWNED, "redis-procedures": OWNED}
 CODE = """
 import json, time
 from benchmarks.shop import wait_a_little
@@ -36,10 +37,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2)
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
-    make_database()
     lags: dict[str, list[float]] = {kind: [] for kind in WAIT}
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder, grounds(), contextlib.ExitStack() as stack:
         benches = {kind: Bench(kind, Path(folder)) for kind in lags}
+        benches["procedures"].migrate()
         for bench in benches.values():
             stack.enter_context(bench.worker())
         for number in range(1, chosen.rounds + 1):
@@ -50,7 +51,9 @@ def main() -> None:
                 print(f"round {number}: {kind} {statistics.median(found) * 1e3:.2f} ms", flush=True)
     medians = {kind: statistics.median(found) for kind, found in lags.items()}
     for kind, median in medians.items():
-        print(f"{NAMES[kind]}: {median * 1e3:.2f} ms from end to waiter, {median / medians['celery']:.2f} times")
+        print(
+            f"{VARIANTS[kind].title}: {median * 1e3:.2f} ms from end to waiter, {median / medians['redis']:.2f} times"
+        )
 
 
 if __name__ == "__main__":

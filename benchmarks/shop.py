@@ -1,51 +1,69 @@
-"""The measured Celery app: plain tasks, and the same as procedures, by `BENCH_WITH`.
-
-`celery`: plain; `lrp_celery`: procedures in Django's PostgreSQL; `redis`: procedures in Redis, without Django.
-"""
+"""The measured Celery app and its tasks, set up as the variant in `BENCH_WITH` says (see `variants`)."""
 
 import os
 import time
+from functools import lru_cache
+from pathlib import Path
 
 from celery import Celery
 
-WITH = os.environ.get("BENCH_WITH", "celery")
-BROKER = os.environ.get("BENCH_BROKER", "redis://127.0.0.1:6379/0")
-PREFIX = os.environ.get("BENCH_PREFIX", "lrp-bench:")
-#: Seconds that the deaf one gets.
-GRACE = 1.0
+from benchmarks.variants import GRACE, VARIANTS
 
-if WITH == "lrp_celery":
+KIND = os.environ.get("BENCH_WITH", "bare")
+VARIANT = VARIANTS[KIND]
+BROKER = os.environ["BENCH_BROKER"]
+#: Seconds that `pause` takes.
+PAUSE = float(os.environ.get("BENCH_PAUSE", "0"))
+
+if VARIANT.django:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
     import django
 
     django.setup()
 
-app = Celery("benchmarks.shop", broker=BROKER, backend=BROKER)
+app = Celery("benchmarks.shop", broker=BROKER, backend=BROKER if VARIANT.backend else None)
 app.conf.update(
     broker_connection_retry_on_startup=True,
-    broker_transport_options={"global_keyprefix": PREFIX},
-    result_backend_transport_options={"global_keyprefix": PREFIX},
-    worker_prefetch_multiplier=16,
+    task_ignore_result=not VARIANT.backend,
+    # One of its own, for set-ups that run beside each other.
+    task_default_queue=KIND,
+    worker_prefetch_multiplier=int(os.environ.get("BENCH_PREFETCH", "16")),
 )
+app.conf.update(VARIANT.celery)
 
-
-if WITH == "redis":
+if not VARIANT.django:
     from lrp_celery import LrpCelery
     from lrp_celery.tracking import RedisTrackingStore
 
-    lrp = LrpCelery(app, store=RedisTrackingStore(BROKER, prefix=f"{PREFIX}lrp"))
+    lrp = LrpCelery(app, store=RedisTrackingStore(BROKER, prefix="lrp"))
 
 
-def done() -> None:
-    """Count one run, for whoever measures."""
-    file = os.open(os.environ["BENCH_DONE"], os.O_WRONLY | os.O_APPEND)
-    os.write(file, b".")
-    os.close(file)
+def note(text: str) -> None:
+    """Append to this measurement's file of what has happened: one write, which survives any kill."""
+    os.write(_notes(os.getpid()), text.encode())
 
 
-def nothing(number: int) -> None:
+@lru_cache(maxsize=1)
+def _notes(pid: int) -> int:
+    return os.open(Path(os.environ["BENCH_NOTES"]), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def nothing(number: int, email: str = "someone@example.com", flag: bool = True) -> None:
     """Do nothing, and be counted."""
-    done()
+    note(".")
+
+
+def pause(number: int, email: str = "someone@example.com", flag: bool = True) -> None:
+    """Sleep, and be counted."""
+    time.sleep(PAUSE)
+    note(".")
+
+
+def witness(self: object, number: int, email: str = "someone@example.com", flag: bool = True) -> None:
+    """Sleep, and write down when that began and ended."""
+    note(f"B {self.request.id} {time.time()}\n")
+    time.sleep(PAUSE)
+    note(f"E {self.request.id} {time.time()}\n")
 
 
 def wait_a_little(seconds: float) -> float:
@@ -54,24 +72,26 @@ def wait_a_little(seconds: float) -> float:
     return time.time()
 
 
-if WITH != "celery":
+if VARIANT.procedures:
     from lrp_celery import AbortSignal, procedure
 
     @procedure
-    @app.task(name="polite", ignore_result=True)
+    @app.task(name="polite")
     def polite(signal: AbortSignal) -> None:
         """Wait for the signal, and heed it."""
         signal.wait(60)
         signal.raise_if_aborted()
 
     @procedure(grace=GRACE)
-    @app.task(name="deaf", ignore_result=True)
+    @app.task(name="deaf")
     def deaf() -> None:
         """Sleep, and heed nothing."""
         time.sleep(60)
 
-    nothing = procedure(app.task(name="nothing", ignore_result=True)(nothing))
+    nothing = procedure(app.task(name="nothing")(nothing))
     wait_a_little = procedure(app.task(name="wait_a_little")(wait_a_little))
 else:
-    nothing = app.task(name="nothing", ignore_result=True)(nothing)
-    wait_a_little = app.task(name="wait_a_little")(wait_a_little)
+    nothing = app.task(name="nothing")(nothing)
+    wait_a_little = app.task(name="wait_a_little", ignore_result=False)(wait_a_little)
+pause = app.task(name="pause")(pause)
+witness = app.task(name="witness", bind=True)(witness)

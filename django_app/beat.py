@@ -12,8 +12,7 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
 
     For example `app.conf.beat_schedule = {**beat_schedule(), "nightly": {...}}`. The purge
     runs every hour, the relay every minute and the rescue, which takes LEASE seconds, every five
-    minutes; the last two are for where no worker with procedures is up, for these do the same
-    all the time. What nobody took before the next one follows is dropped.
+    minutes; the last two are for where no worker is up that does the same all the time. What nobody took before the next one follows is dropped.
     """
     return {
         "lrp_celery.purge": {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from celery import Celery
@@ -14,15 +16,14 @@ from django.core.checks import register as register_check
 
 from django_app.conf import SETTING, options, read
 from lrp_celery.core.errors import ConfigurationError
+from lrp_celery.tracking.redelivery import visibility_timeout
 
 _PURGE: Final = "lrp_celery.purge"
-#: What kombu's Redis transport uses unless it is told otherwise, in seconds.
-_VISIBILITY_TIMEOUT: Final = 3600
 
 
 def register() -> None:
     """Have Django run the checks of this module."""
-    for check in (check_settings, check_time_zone, check_celery):
+    for check in (check_settings, check_time_zone, check_spool, check_celery):
         register_check(check, Tags.compatibility)
 
 
@@ -42,6 +43,24 @@ def check_time_zone(**_: Any) -> list[CheckMessage]:
     if django_settings.USE_TZ:
         return []
     return [Error("lrp_celery stores aware instants, but USE_TZ is off.", hint="Set USE_TZ = True.", id=_id("E002"))]
+
+
+def check_spool(**_: Any) -> list[CheckMessage]:
+    """W007: workers will find no folder for their spools."""
+    if check_settings() or options().SPOOL_DIR is None:
+        return []
+    folder = Path(options().SPOOL_DIR or "")
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return []
+    return [
+        Caution(
+            f"{SETTING}['SPOOL_DIR'] is {str(folder)!r}, and {str(there)!r} is not to be written to by this user: "
+            "workers will write each report to the database instead.",
+            hint="Name a folder that the workers' user may write to, or leave SPOOL_DIR out.",
+            id=_id("W007"),
+        )
+    ]
 
 
 def check_celery(**_: Any) -> list[CheckMessage]:
@@ -84,7 +103,7 @@ def _publishes_are_confirmed(app: Celery) -> Iterator[CheckMessage]:
 
 
 def _limits_fit_visibility(app: Celery) -> Iterator[CheckMessage]:
-    visible, limit = _visibility_timeout(app), app.conf.task_time_limit
+    visible, limit = visibility_timeout(app), app.conf.task_time_limit
     if visible is not None and isinstance(limit, int | float) and limit > visible:
         yield Caution(
             f"task_time_limit ({limit} s) is longer than the broker's visibility timeout ({visible} s): a task that "
@@ -95,7 +114,7 @@ def _limits_fit_visibility(app: Celery) -> Iterator[CheckMessage]:
 
 
 def _tombstones_outlast_copies(app: Celery) -> Iterator[CheckMessage]:
-    visible, tombstone = _visibility_timeout(app), options().TOMBSTONE
+    visible, tombstone = visibility_timeout(app), options().TOMBSTONE
     if visible is not None and tombstone <= visible:
         yield Caution(
             f"TOMBSTONE ({tombstone:g} s) is not longer than the broker's visibility timeout ({visible:g} s): a message "
@@ -103,14 +122,6 @@ def _tombstones_outlast_copies(app: Celery) -> Iterator[CheckMessage]:
             hint=f"Raise {SETTING}['TOMBSTONE'] well above visibility_timeout in broker_transport_options.",
             id=_id("W006"),
         )
-
-
-def _visibility_timeout(app: Celery) -> float | None:
-    """Return after how many seconds the broker delivers an unacknowledged message again; None: by no clock we know."""
-    if not str(app.conf.broker_url or "").startswith(("redis", "rediss", "sentinel", "valkey")):
-        return None
-    visible = (app.conf.broker_transport_options or {}).get("visibility_timeout", _VISIBILITY_TIMEOUT)
-    return visible if isinstance(visible, int | float) else None
 
 
 def _requests_are_not_atomic(app: Celery) -> Iterator[CheckMessage]:

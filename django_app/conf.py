@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
+from os import PathLike
+from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings as django_settings
@@ -16,6 +18,7 @@ from lrp_celery.core.suggest import suggestion
 from lrp_celery.tracking.owned import Timing
 from lrp_celery.tracking.retention import DEFAULT_RETENTION, Retention
 from lrp_celery.tracking.selection import DEFAULT_EXCLUDE
+from lrp_celery.tracking.spool.places import LIMIT, SpoolTerms
 
 SETTING: Final = "LRP_CELERY"
 
@@ -28,18 +31,22 @@ class Options:
     """Patterns of the tasks that are tracked."""
     EXCLUDE: tuple[str, ...] = DEFAULT_EXCLUDE
     """Patterns of the tasks that are not, although TRACK has them."""
-    RECORDER: str = "sync"
-    """How reports reach the store: `sync` writes in place."""
+    RECORDER: str = "spool"
+    """How reports reach the store: in workers through a `spool` that a side process drains, or in place (`sync`)."""
+    SPOOL_DIR: str | None = None
+    """The folder for the spools of this host; None: one for this user, where temporary files are kept."""
+    SPOOL_MAX: int = LIMIT
+    """Bytes that each process may have waiting in its spool."""
     RETENTION: Mapping[str, timedelta | None] = field(default_factory=lambda: DEFAULT_RETENTION)
     """How long ended calls are kept, by `task pattern` or `task pattern:status`; None keeps for ever."""
     DATABASE: str = "default"
     """The alias whose database holds the calls."""
     SILENT_AFTER: float = 86_400
-    """Seconds after which an open call that nobody speaks of is shown as silent."""
+    """Seconds after which an open call that nobody speaks of is given up; one of a procedure is shown as silent."""
     HEARTBEAT: float = 3
     """Seconds between two signs of life of a worker, and between two renewals of its leases."""
     LEASE: float = 10
-    """Seconds that a run of a procedure holds its call without renewal."""
+    """Seconds that a run of a procedure holds its call without renewal; a worker unheard of for three is gone."""
     RESCUE_INTERVAL: float = 2
     """Seconds between two looks for calls that somebody must look after."""
     RESEND_AFTER: float = 60
@@ -61,6 +68,11 @@ class Options:
     def timing(self) -> Timing:
         """LEASE, RESEND_AFTER and TOMBSTONE, as stores take them."""
         return Timing(lease=self.LEASE, resend_after=self.RESEND_AFTER, tombstone=self.TOMBSTONE)
+
+    @property
+    def spool(self) -> SpoolTerms | None:
+        """RECORDER, SPOOL_DIR and SPOOL_MAX, as a worker takes them."""
+        return SpoolTerms(folder=self.SPOOL_DIR, limit=self.SPOOL_MAX) if self.RECORDER == "spool" else None
 
     @property
     def retention(self) -> Retention:
@@ -88,9 +100,17 @@ def _patterns(key: str, value: object) -> tuple[str, ...]:
 
 
 def _recorder(key: str, value: object) -> str:
-    if value != "sync":
-        raise ConfigurationError(f"{SETTING}[{key!r}] is {value!r}; the one there is so far is 'sync'.")
-    return "sync"
+    if value not in {"spool", "sync"}:
+        raise ConfigurationError(f"{SETTING}[{key!r}] is {value!r}; there are 'spool' and 'sync'.")
+    return str(value)
+
+
+def _folder(key: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str | PathLike) or not Path(value).is_absolute():
+        raise ConfigurationError(f"{SETTING}[{key!r}] is an absolute path or None, not {value!r}.")
+    return str(value)
 
 
 def _alias(key: str, value: object) -> str:
@@ -136,6 +156,8 @@ _KINDS: Final[dict[str, Any]] = {
         ["HEARTBEAT", "LEASE", "RESCUE_INTERVAL", "RESEND_AFTER", "SETTLE_WAIT", "GRACE", "PUBLISH_WAIT", "TOMBSTONE"],
         _seconds,
     ),
+    "SPOOL_DIR": _folder,
+    "SPOOL_MAX": _bytes,
     "MAX_PAYLOAD": _bytes,
     "REDACT": _patterns,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.db.models import F, Q
+from django.db.models.lookups import Exact, In, IsNull
 from django.utils.translation import gettext_lazy as _
 
 from django_app.fields import CallIdField
@@ -26,7 +27,13 @@ STATUS_LABELS = {
     CallStatus.ABORTED: _("aborted"),
     CallStatus.DISCARDED: _("discarded"),
 }
-DEED_LABELS = {Deed.ABORT: _("abort"), Deed.RERUN: _("rerun"), Deed.REMOVE: _("remove")}
+DEED_LABELS = {
+    Deed.ABORT: _("abort"),
+    Deed.RERUN: _("rerun"),
+    Deed.RESEND: _("send again"),
+    Deed.HANDLE: _("mark handled"),
+    Deed.REMOVE: _("remove"),
+}
 TERMINAL_VALUES = sorted(status.value for status in TERMINAL)
 OPEN_VALUES = sorted(status.value for status in OPEN)
 FAILED_VALUES = [CallStatus.FAILED.value, CallStatus.PARKED.value]
@@ -35,12 +42,15 @@ FAILED_VALUES = [CallStatus.FAILED.value, CallStatus.PARKED.value]
 class Call(models.Model):
     """One invocation of a task, from the moment somebody asked for it to its one outcome."""
 
+    # Counts are plain integers: PostgreSQL prepares each check of a table anew for each write, and a dozen of them
+    # took it longer than writing.
+
     call_id = CallIdField(_("call id"), primary_key=True, help_text=_("The Celery task id."))
     task = models.CharField(_("task"), max_length=MAX_NAME)
     status = models.CharField(_("status"), max_length=16, choices=[(s.value, STATUS_LABELS[s]) for s in CallStatus])
     reason = models.CharField(_("reason"), max_length=20, null=True)
-    retries = models.PositiveIntegerField(_("retries"), default=0)
-    attempt = models.PositiveIntegerField(_("attempt"), default=0, help_text=_("The newest run, counted from 1."))
+    retries = models.IntegerField(_("retries"), default=0)
+    attempt = models.IntegerField(_("attempt"), default=0, help_text=_("The newest run, counted from 1."))
     queue = models.CharField(_("queue"), max_length=MAX_NAME, null=True)
     worker = models.CharField(_("worker"), max_length=MAX_NAME, null=True)
     target_summary = models.CharField(
@@ -52,7 +62,7 @@ class Call(models.Model):
     owner = models.CharField(_("owner"), max_length=MAX_NAME, null=True)
     last_error = models.CharField(_("last error"), max_length=MAX_ERROR, null=True)
     error_type = models.CharField(_("error type"), max_length=MAX_NAME, null=True)
-    http_status = models.PositiveIntegerField(_("HTTP status"), null=True)
+    http_status = models.IntegerField(_("HTTP status"), null=True)
     root_id = CallIdField(_("root call"), null=True)
     parent_id = CallIdField(_("parent call"), null=True)
     group_id = CallIdField(_("group"), null=True)
@@ -68,32 +78,34 @@ class Call(models.Model):
     purge_at = models.DateTimeField(_("purged after"), null=True)
     abort_requested_at = models.DateTimeField(_("abort requested"), null=True)
 
+    handled_at = models.DateTimeField(_("handled"), null=True)
+    handled_by = models.CharField(_("handled by"), max_length=MAX_NAME, null=True)
     due_at = models.DateTimeField(_("due"), null=True)
     published_at = models.DateTimeField(_("published"), null=True)
-    nesting = models.PositiveIntegerField(_("replacements"), default=0)
-    runs = models.PositiveIntegerField(_("runs"), default=0)
-    late_runs = models.PositiveIntegerField(_("late runs"), default=0)
+    nesting = models.IntegerField(_("replacements"), default=0)
+    runs = models.IntegerField(_("runs"), default=0)
+    late_runs = models.IntegerField(_("late runs"), default=0)
     run = models.CharField(max_length=64, null=True)
     run_outcome = models.CharField(max_length=16, null=True)
     pid = models.BigIntegerField(_("process"), null=True)
     redelivered = models.BooleanField(_("redelivered"), default=False)
     acks_late = models.BooleanField(_("acknowledged late"), default=False)
     stop_reason = models.CharField(max_length=20, null=True)
-    version = models.PositiveIntegerField(default=0)
+    version = models.IntegerField(default=0)
 
     app = models.CharField(_("Celery app"), max_length=MAX_NAME, null=True)
     owned = models.BooleanField(_("owned"), default=False, help_text=_("A procedure's call."))
-    generation = models.PositiveIntegerField(default=0)
+    generation = models.IntegerField(default=0)
     idempotent = models.BooleanField(_("idempotent"), default=False)
-    max_attempts = models.PositiveIntegerField(default=1)
-    losses = models.PositiveIntegerField(_("workers lost"), default=0)
+    max_attempts = models.IntegerField(default=1)
+    losses = models.IntegerField(_("workers lost"), default=0)
     grace = models.FloatField(default=0)
     time_to_live = models.FloatField(_("time to live"), null=True)
     until_removed = models.BooleanField(_("kept until removed"), default=False)
     keep_result = models.BooleanField(default=True)
     lease_until = models.DateTimeField(_("lease ends"), null=True)
     send_at = models.DateTimeField(_("sent again"), null=True)
-    sends = models.PositiveIntegerField(_("times sent again"), default=0)
+    sends = models.IntegerField(_("times sent again"), default=0)
     attend_at = models.DateTimeField(null=True)
     abort_reason = models.CharField(_("abort reason"), max_length=MAX_ERROR, null=True)
     abort_by = models.CharField(_("aborted by"), max_length=MAX_NAME, null=True)
@@ -101,7 +113,7 @@ class Call(models.Model):
     removed_at = models.DateTimeField(_("removed"), null=True)
     remove_when_settled = models.BooleanField(default=False)
     awaited = models.BooleanField(default=False)
-    lines = models.PositiveIntegerField(default=0)
+    lines = models.IntegerField(default=0)
 
     objects = CallQuerySet.as_manager()
 
@@ -109,12 +121,30 @@ class Call(models.Model):
         verbose_name = _("call")
         verbose_name_plural = _("calls")
         default_permissions = ("view",)
+        permissions = [
+            ("abort_call", "Can abort call"),
+            ("abort_tree", "Can abort call and what came of it"),
+            ("rerun_call", "Can run call again"),
+            ("resend_call", "Can send call again"),
+            ("handle_call", "Can mark failed call as handled"),
+            ("remove_call", "Can remove call"),
+        ]
         ordering = ("-enqueued_at", "-call_id")
         indexes = [
-            models.Index(fields=["-enqueued_at", "-call_id"], name="lrp_call_enqueued"),
+            # Without the id: PostgreSQL would look for one by it, as long as it knows nothing of the tables' sizes.
+            models.Index(fields=["enqueued_at"], name="lrp_call_enqueued"),
             models.Index(fields=["task", "-enqueued_at"], name="lrp_call_task"),
             models.Index(fields=["-enqueued_at"], name="lrp_call_open", condition=Q(terminal_at__isnull=True)),
             models.Index(fields=["-enqueued_at"], name="lrp_call_failed", condition=Q(status__in=FAILED_VALUES)),
+            models.Index(
+                fields=["-enqueued_at"],
+                name="lrp_call_unhandled",
+                condition=Q(status__in=FAILED_VALUES, handled_at__isnull=True),
+            ),
+            # What of one task has failed: without it, all that has failed would be read, or all of the task.
+            models.Index(
+                fields=["task", "-enqueued_at"], name="lrp_call_failed_task", condition=Q(status__in=FAILED_VALUES)
+            ),
             models.Index(
                 fields=["status", "terminal_at"], name="lrp_call_ended", condition=Q(terminal_at__isnull=False)
             ),
@@ -124,10 +154,10 @@ class Call(models.Model):
             models.Index(fields=["purge_at"], name="lrp_call_purge", condition=Q(purge_at__isnull=False)),
         ]
         constraints = [
+            # Said so briefly because PostgreSQL reads and prepares the text of it anew for each write.
             models.CheckConstraint(
                 name="lrp_call_terminal_has_time",
-                condition=Q(status__in=OPEN_VALUES, terminal_at__isnull=True)
-                | Q(status__in=TERMINAL_VALUES, terminal_at__isnull=False),
+                condition=Q(Exact(IsNull(F("terminal_at"), True), In(F("status"), OPEN_VALUES))),  # noqa: FBT003
             ),
         ]
 
@@ -150,9 +180,9 @@ class Attempt(models.Model):
         Call, on_delete=models.CASCADE, related_name="attempts", db_index=False, verbose_name=_("call")
     )
     run = models.CharField(max_length=64)
-    number = models.PositiveIntegerField(_("attempt"))
-    retries = models.PositiveIntegerField(_("retries"), default=0)
-    nesting = models.PositiveIntegerField(_("replacements"), default=0)
+    number = models.IntegerField(_("attempt"))
+    retries = models.IntegerField(_("retries"), default=0)
+    nesting = models.IntegerField(_("replacements"), default=0)
     worker = models.CharField(_("worker"), max_length=MAX_NAME, null=True)
     pid = models.BigIntegerField(_("process"), null=True)
     redelivered = models.BooleanField(_("redelivered"), default=False)
@@ -182,8 +212,14 @@ class Payload(models.Model):
     so that no list ever reads it.
     """
 
+    # Written and deleted together with the row: a constraint would only look that up once more.
     call = models.OneToOneField(
-        Call, on_delete=models.CASCADE, primary_key=True, related_name="payload", verbose_name=_("call")
+        Call,
+        on_delete=models.CASCADE,
+        primary_key=True,
+        related_name="payload",
+        db_constraint=False,
+        verbose_name=_("call"),
     )
     message = models.TextField(_("message"), null=True)
     result = models.TextField(_("result"), null=True)
@@ -202,7 +238,7 @@ class LogLine(models.Model):
     """Something that an owned call has logged, in its own words."""
 
     call = models.ForeignKey(Call, on_delete=models.CASCADE, related_name="log", db_index=False, verbose_name=_("call"))
-    number = models.PositiveIntegerField(_("line"))
+    number = models.IntegerField(_("line"))
     at = models.DateTimeField(_("time"))
     text = models.CharField(_("text"), max_length=MAX_SUMMARY)
 
@@ -227,6 +263,8 @@ class Worker(models.Model):
     pool = models.CharField(_("pool"), max_length=MAX_NAME)
     started_at = models.DateTimeField(_("started"))
     seen_at = models.DateTimeField(_("last seen"))
+    waiting = models.BigIntegerField(_("bytes in its spools"), default=0)
+    dropped = models.BigIntegerField(_("reports dropped"), default=0)
 
     class Meta:
         verbose_name = _("worker")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,12 +13,14 @@ from django_app.conf import Options
 from django_app.stores import DjangoTrackingStore
 from django_app.stores.actions import ActionWriter
 from django_app.stores.sessions import CallerSession, own_session
-from django_app.surroundings import is_callers_only, is_test_case
+from django_app.surroundings import is_callers_only, is_in_transaction, is_test_case
 from lrp_celery.core.errors import ConfigurationError
 from lrp_celery.core.redaction import Redactor
 from lrp_celery.procedures.actions import Action
 from lrp_celery.procedures.runtime import Limits, in_this_app
 from lrp_celery.tracking.callstore import CallStore
+
+logger = logging.getLogger("lrp_celery.procedures")
 
 T = TypeVar("T")
 
@@ -47,6 +50,16 @@ class DjangoRuntime:
         """The store on Django's own connection."""
         return self._callers
 
+    def of_new_call(self) -> CallStore:
+        """Return the store for the row of a call whose id nobody else has.
+
+        Without a transaction our own connection does as well, and faster: on PostgreSQL. On SQLite whoever
+        reads on Django's connection would keep it from writing.
+        """
+        connection = connections[self._alias]
+        is_as_good = connection.vendor == "postgresql" and not is_in_transaction(connection)
+        return self.own if is_as_good else self._callers
+
     @property
     def own(self) -> CallStore:
         """The store on a connection of our own; the caller's where a second one would see another database."""
@@ -70,8 +83,15 @@ class DjangoRuntime:
         return is_test_case(connections[self._alias])
 
     def after_commit(self, work: Callable[[], None]) -> None:
-        """Do `work` once the caller's transaction on the calls' database has been committed."""
-        transaction.on_commit(work, using=self._alias, robust=True)
+        """Do `work` once the caller's transaction on the calls' database has been committed; without one, now."""
+        if is_in_transaction(connections[self._alias]):
+            transaction.on_commit(work, using=self._alias, robust=True)
+            return
+        try:
+            work()
+        except Exception:
+            # As `robust` does: what was written stands, and whoever called must not believe that it does not.
+            logger.exception("What was to follow a write failed.")
 
     def check_transaction(self) -> None:
         """Refuse a call from a transaction on another database only: its rollback would not take the call back."""

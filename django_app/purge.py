@@ -29,8 +29,9 @@ from django_app.querysets import CallQuerySet
 from lrp_celery.core.clock import require_aware
 from lrp_celery.core.errors import ConfigurationError
 from lrp_celery.tracking.callstore import REMEMBERED
+from lrp_celery.tracking.decisions import FAILURES
 from lrp_celery.tracking.owned import BLANKED
-from lrp_celery.tracking.status import TERMINAL
+from lrp_celery.tracking.status import TERMINAL, CallStatus
 
 CHUNK: Final = 500
 BUDGET: Final = timedelta(minutes=5)
@@ -134,6 +135,19 @@ def _due(now: datetime, alias: str) -> Iterator[_Duty]:
                     # Copies of its message may still be about, which must find that it has ended.
                     ended = ended.filter(Q(owned=False) | Q(terminal_at__lt=now - tombstone))
                 yield _by_retention(ended if len(kept) == 1 else ended.for_task(*tasks))
+        if status in FAILURES and kept.get(None):
+            yield from _due_handled(kept[None], status, now, alias)
+
+
+def _due_handled(tasks: list[str], status: CallStatus, now: datetime, alias: str) -> Iterator[_Duty]:
+    """Yield failures that are kept until somebody handles them, as far as somebody has."""
+    tombstone = timedelta(seconds=options().TOMBSTONE)
+    for task in tasks:
+        keep = options().retention.keep_handled(task, status)
+        if keep is not None:
+            handled = Call.objects.using(alias).for_task(task).filter(status=status, handled_at__lt=now - keep)
+            # Copies of its message may still be about, as above.
+            yield _by_retention(handled.filter(Q(owned=False) | Q(terminal_at__lt=now - tombstone)))
 
 
 def _by_retention(ended: CallQuerySet) -> _Duty:

@@ -22,3 +22,10 @@ def is_callers_only(connection: BaseDatabaseWrapper) -> bool:
     """Whether only this very connection sees what it writes: in a `TestCase`, and on SQLite in memory."""
     in_memory: Any = getattr(connection, "is_in_memory_db", None)
     return is_test_case(connection) or (in_memory is not None and bool(in_memory()))
+
+
+def is_in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Whether what is written on the connection has to be committed by somebody."""
+    if connection.connection is None:
+        return not connection.settings_dict["AUTOCOMMIT"]
+    return connection.in_atomic_block or not connection.autocommit

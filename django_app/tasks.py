@@ -26,8 +26,9 @@ def relay() -> int:
 
 @shared_task(name="lrp_celery.rescue", ignore_result=True)
 def rescue() -> int:
-    """Do what is due for all procedures' calls, also those whose worker is gone; return for how many.
+    """Do what is due for all calls, also those whose worker is gone; return for how many.
 
     Every worker's side process does so, too. It takes LEASE seconds, in which it mostly sleeps.
     """
-    return rounds.rescue(current_app, runtime_of(current_app)).calls
+    done = rounds.rescue(current_app, runtime_of(current_app))
+    return done.calls + done.judged

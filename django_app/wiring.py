@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Final
@@ -13,14 +14,15 @@ from django.db import connections, transaction
 from django_app.conf import Options, options
 from django_app.procedures import DjangoRuntime
 from django_app.stores import DjangoTrackingStore
-from django_app.stores.sessions import CallerSession, own_session
+from django_app.stores.sessions import CallerSession, observing_session
 from django_app.surroundings import is_callers_only, under_test
 from lrp_celery.core.redaction import Redactor
 from lrp_celery.procedures import runtime, workers
 from lrp_celery.tracking import signals
 from lrp_celery.tracking.recorder import Pause, losses
-from lrp_celery.tracking.reports import Report
+from lrp_celery.tracking.reports import Enqueued, Report
 from lrp_celery.tracking.selection import Selection
+from lrp_celery.tracking.spool.recorder import SpoolRecorder
 from lrp_celery.tracking.tracking import Tracking, install
 
 
@@ -53,12 +55,19 @@ def _built_of(chosen: Options) -> tuple[Tracking, DjangoRuntime]:
 
 
 def _build(chosen: Options) -> Tracking:
+    store = DjangoTrackingStore(chosen.DATABASE)
+    in_place = RoutingRecorder(chosen.DATABASE)
     return Tracking(
-        store=DjangoTrackingStore(chosen.DATABASE),
-        recorder=RoutingRecorder(chosen.DATABASE),
+        store=store,
+        recorder=in_place if chosen.spool is None else SpoolRecorder(in_place, lambda: store.place),
         selection=Selection(chosen.TRACK, chosen.EXCLUDE),
         redactor=Redactor(chosen.REDACT),
+        spool=chosen.spool,
     )
+
+
+#: Writes something to a store, unless that is left alone for a while.
+Write = Callable[[Pause, DjangoTrackingStore], None]
 
 
 class RoutingRecorder:
@@ -76,38 +85,45 @@ class RoutingRecorder:
     def __init__(self, alias: str) -> None:
         self._alias = alias
         self._callers = DjangoTrackingStore(session=CallerSession(alias))
-        self._own = DjangoTrackingStore(session=own_session(alias))
+        self._own = DjangoTrackingStore(session=observing_session(alias))
         self._callers_pause, self._own_pause = Pause(), Pause()
 
     def record(self, report: Report, *, inline: bool = False) -> None:
         """Bring the report to its row."""
+        self._route(lambda pause, store: pause.write(store, report), inline=inline)
+
+    def record_all(self, reports: Sequence[Enqueued]) -> None:
+        """Make the rows of these calls."""
+        self._route(lambda pause, store: pause.write_all(store, reports), inline=False)
+
+    def _route(self, write: Write, *, inline: bool) -> None:
         lent = connections[self._alias]
         is_callers = inline or is_callers_only(lent)
         if _in_event_loop():
-            self._record_from_loop(report, is_callers=is_callers)
+            self._write_from_loop(write, is_callers=is_callers)
         elif is_callers:
-            self._callers_pause.write(self._callers, report)
+            write(self._callers_pause, self._callers)
         elif lent.vendor == "sqlite" and lent.in_atomic_block:
-            transaction.on_commit(lambda: self._write(report), using=self._alias, robust=True)
+            transaction.on_commit(lambda: self._write(write), using=self._alias, robust=True)
         elif lent.vendor == "sqlite" and lent.connection is not None and not lent.get_autocommit():
             # A transaction without `atomic` tells nobody that it ends; the worker's report makes the row.
             losses.add("row at publish")
         else:
-            self._write(report)
+            self._write(write)
 
-    def _record_from_loop(self, report: Report, *, is_callers: bool) -> None:
+    def _write_from_loop(self, write: Write, *, is_callers: bool) -> None:
         """Write in another thread, for Django refuses to in an event loop's; there the caller's connection is not."""
         if is_callers and under_test():
             losses.add("report from an event loop under test")
             return
-        written = _helper(os.getpid()).submit(self._write, report)
+        written = _helper(os.getpid()).submit(self._write, write)
         try:
             written.result(timeout=self.LOOP_WAIT)
         except TimeoutError as error:
             losses.add("report in time, from an event loop", error)
 
-    def _write(self, report: Report) -> None:
-        self._own_pause.write(self._own, report)
+    def _write(self, write: Write) -> None:
+        write(self._own_pause, self._own)
 
 
 def _in_event_loop() -> bool:

@@ -5,21 +5,35 @@ For example `calls.get(result.id)` tells what became of `result = task.delay()`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from celery._state import get_current_app
 
-from lrp_celery.core.errors import CallPending, ConfigurationError, LrpError
-from lrp_celery.procedures import rerunning
-from lrp_celery.procedures.actions import Action, Deed, bounded, name_of_user
+from lrp_celery.core.errors import ConfigurationError
+from lrp_celery.procedures import enqueuing
+from lrp_celery.procedures.deeds import Deeds
 from lrp_celery.procedures.runtime import Runtime, runtime_of
-from lrp_celery.procedures.stopping import Stopping
-from lrp_celery.tracking.owned import AbortRequest
 from lrp_celery.tracking.snapshot import CallSnapshot
 from lrp_celery.tracking.store import ReportStore
 from lrp_celery.tracking.tracking import tracking_of
 
-__all__ = ["aabort", "abort", "aget", "aremove", "arerun", "get", "remove", "rerun"]
+__all__ = [
+    "aabort",
+    "abort",
+    "aenqueue_many",
+    "aget",
+    "ahandle",
+    "aremove",
+    "arerun",
+    "aresend",
+    "enqueue_many",
+    "get",
+    "handle",
+    "remove",
+    "rerun",
+    "resend",
+]
 
 
 def get(call_id: str) -> CallSnapshot | None:
@@ -36,6 +50,27 @@ async def aget(call_id: str) -> CallSnapshot | None:
     return await _store().aget_status(call_id)
 
 
+def enqueue_many(signatures: Iterable[Any], *, chunk: int = 500) -> list[str]:
+    """Enqueue many calls, of procedures and other tasks; return their ids, in order.
+
+    `signatures` are Celery's, such as `task.s(1)`, with the options that each of them has; a generator
+    is read `chunk` by `chunk`. Each chunk costs a few statements and one round trip to the broker,
+    where its transport has pipelines. Chains, groups and chords are refused.
+
+    Procedures' calls are made as `call` makes them: all of a chunk's rows or none, in the caller's
+    transaction, and their messages go out after the commit, if need be by the relay. Calls of other
+    tasks go out at once, as by `delay`, and what does not is `PublishFailed`, which names the ids:
+    `published`, `uncertain`, `unpublished`. Whatever is wrong with a call is raised before anything
+    of its chunk is written; earlier chunks have gone out by then.
+    """
+    return enqueuing.enqueue_many(signatures, chunk)
+
+
+async def aenqueue_many(signatures: Iterable[Any], *, chunk: int = 500) -> list[str]:
+    """Async twin of `enqueue_many`."""
+    return await _runtime().apart(lambda: enqueue_many(signatures, chunk=chunk))
+
+
 def abort(call_id: str, *, reason: str | None = None, by: Any = None, tree: bool = False, force: bool = False) -> None:
     """Ask for the end of a call; silent if it has ended, or is unknown.
 
@@ -50,13 +85,7 @@ def abort(call_id: str, *, reason: str | None = None, by: Any = None, tree: bool
     Django user. The request counts at once, whatever becomes of the caller's transaction, unless
     only that sees the call, or it is on SQLite, which has one writer.
     """
-    runtime = _runtime()
-    request = AbortRequest(reason=bounded(reason), by=name_of_user(by), force=force)
-    stopping = Stopping(get_current_app(), runtime, request)
-    for each in (call_id, *(stopping.descendants(call_id) if tree else ())):
-        outcome = stopping.stop(each)
-        if outcome is not None:
-            runtime.log(Action(deed=Deed.ABORT, call_id=each, by=request.by, reason=request.reason, outcome=outcome))
+    _deeds(by).abort(call_id, reason=reason, tree=tree, force=force)
 
 
 async def aabort(
@@ -71,17 +100,11 @@ def rerun(call_id: str, *, by: Any = None) -> str:
 
     Task, arguments and owner are those of the old call; its links, chain, queue and other
     options are not taken over. Made like any call of a procedure, in the caller's transaction.
+    The old one counts as handled then, if it was a failure.
     Raises `CallNotFound`, and `NotRerunnable` for a call that is open, that was only observed
     without its arguments being kept, or whose procedure this process does not know.
     """
-    runtime = _runtime()
-    try:
-        again = rerunning.rerun(get_current_app(), runtime, call_id)
-    except LrpError as error:
-        runtime.log(_action(Deed.RERUN, call_id, by, f"refused: {type(error).__name__}"))
-        raise
-    runtime.after_commit(lambda: runtime.log(_action(Deed.RERUN, call_id, by, f"runs again as {again}")))
-    return again
+    return _deeds(by).rerun(call_id)
 
 
 async def arerun(call_id: str, *, by: Any = None) -> str:
@@ -94,12 +117,7 @@ def remove(call_id: str, *, by: Any = None) -> None:
 
     Belongs to the caller's transaction, if there is one.
     """
-    runtime = _runtime()
-    if runtime.callers.look(call_id) is None:
-        return
-    if not runtime.callers.remove(call_id):
-        raise CallPending(call_id=call_id)
-    runtime.after_commit(lambda: runtime.log(_action(Deed.REMOVE, call_id, by, "removed")))
+    _deeds(by).remove(call_id)
 
 
 async def aremove(call_id: str, *, by: Any = None) -> None:
@@ -107,8 +125,38 @@ async def aremove(call_id: str, *, by: Any = None) -> None:
     await _runtime().apart(lambda: remove(call_id, by=by))
 
 
-def _action(deed: Deed, call_id: str, by: Any, outcome: str) -> Action:
-    return Action(deed=deed, call_id=call_id, by=name_of_user(by), outcome=outcome)
+def resend(call_id: str, *, by: Any = None) -> bool:
+    """Send the message of an open call once more that nobody has claimed; return whether there was one to send.
+
+    For a message that is believed lost: the relay does so by itself after `RESEND_AFTER`, unless
+    the queue is long. A copy too many is harmless, only one is claimed. False for a call that has
+    ended, runs, is not due yet, is unknown, or was only observed: its message is not ours. It goes
+    out after the caller's commit, or from the relay if the broker is away.
+    """
+    return _deeds(by).resend(call_id)
+
+
+async def aresend(call_id: str, *, by: Any = None) -> bool:
+    """Async twin of `resend`."""
+    return await _runtime().apart(lambda: resend(call_id, by=by))
+
+
+def handle(call_id: str, *, reason: str | None = None, by: Any = None) -> bool:
+    """Note that somebody has dealt with a failed or parked call; return whether that was news.
+
+    The outcome stays as it is; the call is no longer among those that need attention, and one that
+    was parked is not kept for ever any more. Belongs to the caller's transaction, if there is one.
+    """
+    return _deeds(by).handle(call_id, reason=reason)
+
+
+async def ahandle(call_id: str, *, reason: str | None = None, by: Any = None) -> bool:
+    """Async twin of `handle`."""
+    return await _runtime().apart(lambda: handle(call_id, reason=reason, by=by))
+
+
+def _deeds(by: Any) -> Deeds:
+    return Deeds(get_current_app(), _runtime(), by)
 
 
 def _runtime() -> Runtime:

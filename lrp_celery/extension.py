@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from celery import Celery
 
+from lrp_celery.core.durations import seconds
 from lrp_celery.core.redaction import DEFAULT_REDACT, Redactor
 from lrp_celery.procedures import runtime, workers
-from lrp_celery.procedures.runtime import Limits, PlainRuntime
+from lrp_celery.procedures.runtime import SILENT_AFTER, Limits, PlainRuntime
 from lrp_celery.tracking import signals
 from lrp_celery.tracking.callstore import CallStore
 from lrp_celery.tracking.recorder import SyncRecorder
 from lrp_celery.tracking.selection import DEFAULT_EXCLUDE, Selection
+from lrp_celery.tracking.spool.places import DEFAULT_SPOOL, SpoolTerms
+from lrp_celery.tracking.spool.recorder import SpoolRecorder
 from lrp_celery.tracking.tracking import Tracking, install, uninstall
 
 
@@ -21,7 +25,9 @@ class LrpCelery:
 
     Make it in the module that makes the app, so that publishers and workers both have it.
     `track` and `exclude` are patterns of task names, `redact` patterns of keys and
-    parameters whose values are not shown. With Django use the app `django_app` instead.
+    parameters whose values are not shown. `spool` says where the processes of a worker keep what they
+    report until its side process brings it to the store; None: each report is written in place.
+    `silent_after` says after how long a call that nobody speaks of is given up. With Django use the app `django_app` instead.
     """
 
     def __init__(
@@ -32,17 +38,25 @@ class LrpCelery:
         track: Sequence[str] = ("*",),
         exclude: Sequence[str] = DEFAULT_EXCLUDE,
         redact: Sequence[str] = DEFAULT_REDACT,
+        spool: SpoolTerms | None = DEFAULT_SPOOL,
+        silent_after: timedelta | float = SILENT_AFTER,
     ) -> None:
         self.app = app
         self.store = store
+        in_place = SyncRecorder(store)
         tracking = Tracking(
             store=store,
-            recorder=SyncRecorder(store),
+            recorder=in_place if spool is None else SpoolRecorder(in_place, lambda: store.place),
             selection=Selection(tuple(track), tuple(exclude)),
             redactor=Redactor(redact),
+            spool=spool,
         )
         install(lambda: tracking, app)
-        standing = PlainRuntime(own=store, limits=Limits(), redactor=tracking.redactor)
+        standing = PlainRuntime(
+            own=store,
+            limits=Limits(silent_after=seconds(silent_after, "silent_after") or SILENT_AFTER),
+            redactor=tracking.redactor,
+        )
         runtime.install(lambda: standing, app)
         signals.connect()
         workers.connect()

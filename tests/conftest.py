@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
 from pytest_django import DjangoDbBlocker
 
 from tests import services
 from tests.services import PrivateServer, RedisSpace, Service, ServiceMissing
 
+# Explaining traces every line of a test that has failed, which takes minutes where threads run beside it.
+settings.register_profile("lrp_celery", phases=[phase for phase in Phase if phase is not Phase.explain])
+settings.load_profile("lrp_celery")
+
 
 def required() -> set[str]:
     """The services that REQUIRE_SERVICES names: there a skip would be a lie."""
     names = {name.strip() for name in os.environ.get("REQUIRE_SERVICES", "").split(",")} - {""}
-    if unknown := names - set(services.NAMES):
+    if unknown := names - {*services.NAMES, *services.ONLY_PRIVATE}:
         raise pytest.UsageError(f"REQUIRE_SERVICES: unknown {', '.join(sorted(unknown))}")
     return names
 

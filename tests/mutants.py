@@ -45,6 +45,9 @@ RULES = "tests/tracking/test_owned.py"
 LIVES = "tests/tracking/test_owned_properties.py"
 CALLS = "tests/conformance/test_calls_memory.py"
 WIRING = "tests/django_app/test_wiring.py"
+DRAINER = "tests/tracking/test_spool_drainer.py"
+AT_ONCE = "django_app/stores/at_once.py"
+AT_ONCE_TESTS = "tests/django_app/test_at_once.py"
 
 MUTANTS = [
     Mutant(
@@ -119,7 +122,7 @@ MUTANTS = [
     ),
     Mutant(
         "swap: Django writes over what others wrote meanwhile",
-        "django_app/stores/tracking.py",
+        AT_ONCE,
         'unchanged = {"call_id": record.call_id, "version": replaces.version}',
         'unchanged = {"call_id": record.call_id}',
         f"{SQLITE} (test_trk_24 or test_trk_15 or test_trk_14) and not postgres and not mysql and not mariadb",
@@ -324,8 +327,8 @@ MUTANTS = [
     Mutant(
         "redaction: keys are not hidden",
         "lrp_celery/core/redaction.py",
-        "return isinstance(key, str) and self._patterns.match(_bare(key[:_LONGEST_KEY])) is not None",
-        "return False",
+        "        decided = self._decided.get(key)\n",
+        "        decided = False\n",
         "tests/core/test_redaction.py",
     ),
     Mutant(
@@ -381,9 +384,107 @@ MUTANTS = [
         "harm: a receiver raises",
         "lrp_celery/tracking/recorder.py",
         "        except Exception as error:  # noqa: BLE001 - watching must never harm the watched\n"
-        "            losses.add(what, error)\n",
+        "            losses.add(what, error, count=count)\n",
         "        except ZeroDivisionError as error:\n",
         f"{WIRING} test_a_poisoned_transaction",
+    ),
+    Mutant(
+        "at once: a call begins whatever has happened to it",
+        AT_ONCE,
+        '    "version": 0,\n',
+        "",
+        f"{AT_ONCE_TESTS} has_its_say",
+    ),
+    Mutant(
+        "at once: a call begins after its time",
+        AT_ONCE,
+        '_IN_TIME: Final = "(deadline_at IS NULL OR deadline_at > CLOCK_TIMESTAMP())"',
+        '_IN_TIME: Final = "TRUE"',
+        f"{AT_ONCE_TESTS} whose_time_is_over",
+    ),
+    Mutant(
+        "at once: a call begins before it is due",
+        AT_ONCE,
+        '    "due_at": None,\n',
+        "",
+        f"{AT_ONCE_TESTS} that_is_not_due",
+    ),
+    Mutant(
+        "at once: nobody looks after a call at its deadline",
+        AT_ONCE,
+        'f"LEAST(deadline_at, {moment})"',
+        "moment",
+        f"{AT_ONCE_TESTS} as_it_was_made",
+    ),
+    Mutant(
+        "at once: its row says that nothing has happened",
+        AT_ONCE,
+        "    before = NOW - timedelta(days=1)",
+        "    before = NOW",
+        f"{AT_ONCE_TESTS} as_it_was_made",
+    ),
+    Mutant(
+        "late copy: a call that was removed has returned None",
+        "lrp_celery/procedures/shell.py",
+        "        is_settled = claim.verdict is Verdict.SETTLED",
+        "        is_settled = True",
+        "tests/procedures/test_late_copies.py removed",
+    ),
+    Mutant(
+        "watching: a message of a procedure makes a row of what is excluded",
+        "lrp_celery/tracking/observer.py",
+        "(_facts_of_known(task.name, request) if owned else None)",
+        "_facts_of_known(task.name, request)",
+        f"{WIRING} knows_no_procedure",
+    ),
+    Mutant(
+        "at once: who waits is not told of the end",
+        AT_ONCE,
+        "told = [_TELLING] if",
+        "told = [] if",
+        "tests/conformance/test_calls_django.py who_waits_is_told",
+    ),
+    Mutant(
+        "at once: what a migration has outdated stays outdated",
+        "django_app/stores/tracking.py",
+        " and not rows.is_outdated(error)",
+        "",
+        f"{AT_ONCE_TESTS} outdated",
+    ),
+    Mutant(
+        "spool: where reports were dropped runs count as cut off all the same",
+        "lrp_celery/tracking/spool/drainer.py",
+        "may_have_ended = any(each.dropped for each in _by_process(worker)[pid])",
+        "may_have_ended = False",
+        f"{DRAINER} nobody_knows_the_end",
+    ),
+    Mutant(
+        "spool: a dead process's parent is not heard",
+        "lrp_celery/tracking/spool/drainer.py",
+        "if parent_lives and self._clock() - since < PARENTS_WORD:",
+        "if parent_lives and self._clock() < since:",
+        f"{DRAINER} when_its_parent_has_not_spoken",
+    ),
+    Mutant(
+        "spool: a new file does not say what is under way",
+        "lrp_celery/tracking/spool/spool.py",
+        "for started in self._under_way.values():",
+        "for started in ():",
+        f"{DRAINER} goes_on_over_two_files",
+    ),
+    Mutant(
+        "spool: reports count from when they are told",
+        "lrp_celery/tracking/folding.py",
+        "at = now - each.age",
+        "at = now",
+        f"{MEMORY} counts_from_when_it_was_true",
+    ),
+    Mutant(
+        "pooler: nobody looks for one",
+        "django_app/stores/sessions.py",
+        "cursor.fetchone()[0] == wrapper.connection.info.backend_pid",
+        "cursor.fetchone()[0]",
+        "tests/django_app/test_pooler.py share_a_session",
     ),
 ]
 
@@ -414,7 +515,6 @@ def run(tree: Path, test: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:randomly", file]
     environment = {
         **os.environ,
-        "PYTHONDONTWRITEBYTECODE": "1",
         "REQUIRE_SERVICES": "",
         "PYTHONPATH": str(tree),
         # That it fails is all that is asked, not how simply.

@@ -107,7 +107,7 @@ def test_an_installation_that_failed_is_tried_again(dev):
     ("arguments", "program"),
     [
         (["demo", "--port", "1"], ["example_project/manage.py", "demo", "--port", "1"]),
-        (["test"], ["-m", "pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]),
+        (["test"], ["-m", "pytest", *load().DIVIDED]),
         (["test", "-k", "x"], ["-m", "pytest", "-k", "x"]),
         (["matrix", "--list"], ["-m", "nox", "--list"]),
     ],
@@ -115,6 +115,13 @@ def test_an_installation_that_failed_is_tried_again(dev):
 def test_a_verb_becomes_its_program_with_the_arguments(dev, execv, arguments, program):
     dev.main(arguments)
     assert execv == [(dev.PYTHON, [dev.PYTHON, *program])]
+
+
+@pytest.mark.parametrize(("processors", "processes"), [(None, "2"), (1, "2"), (2, "3"), (16, "4")])
+def test_the_whole_suite_is_divided_among_one_process_more_than_processors(monkeypatch, processors, processes):
+    monkeypatch.setattr("os.cpu_count", lambda: processors)
+    divided = load().DIVIDED
+    assert divided == ["-n", processes, "--dist", "worksteal"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["unknown"]])

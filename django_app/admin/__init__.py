@@ -1,5 +1,6 @@
-"""The admin: read-only pages that say what became of each call."""
+"""The admin: pages that say what became of each call, and let those act who may."""
 
+from django_app.admin.audit import ActionLogAdmin
 from django_app.admin.calls import CallAdmin
 
-__all__ = ["CallAdmin"]
+__all__ = ["ActionLogAdmin", "CallAdmin"]

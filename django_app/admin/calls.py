@@ -2,93 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, cast
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from django_app.admin.actions import CallActions
+from django_app.admin.changelist import CallChangeList
 from django_app.admin.conditions import flags_of, run_time_of, wait_of
 from django_app.admin.detail import detail_of
 from django_app.admin.display import (
-    NOTHING,
     badge,
-    duration,
     error_line,
     moment,
     preview,
+    progress_bar,
     short_id,
     short_task,
     short_worker,
 )
 from django_app.admin.filters import FILTERS, parameters
 from django_app.admin.paginator import CappedPaginator
-from django_app.admin.search import find
+from django_app.admin.search import meaning
 from django_app.conf import options
+from django_app.durations import NOTHING, duration
 from django_app.models import Call
 from django_app.querysets import CallQuerySet
 
-if TYPE_CHECKING:
-    CallModelAdmin = admin.ModelAdmin[Call]
-else:
-    CallModelAdmin = admin.ModelAdmin
-
-#: The columns that a line of the list needs; everything wide stays in the table.
-LISTED: Final = (
-    "call_id",
-    "task",
-    "status",
-    "reason",
-    "retries",
-    "attempt",
-    "queue",
-    "worker",
-    "target_summary",
-    "error_type",
-    "last_error",
-    "schedule",
-    "rerun_of",
-    "enqueued_at",
-    "started_at",
-    "updated_at",
-    "terminal_at",
-    "expires_at",
-    "abort_requested_at",
-    "due_at",
-    "published_at",
-    "late_runs",
-    "run",
-    "run_outcome",
-    "redelivered",
-)
-
-
-class CallChangeList(ChangeList):
-    """The list, reading no more columns than it shows."""
-
-    def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
-        super().__init__(request, *args, **kwargs)
-        self.title = str(capfirst(self.opts.verbose_name_plural))
-
-    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
-        """Return the page's rows without what a line does not show."""
-        return super().get_queryset(request, *args, **kwargs).only(*LISTED)
-
 
 @admin.register(Call)
-class CallAdmin(CallModelAdmin):
-    """Shows calls, and changes nothing: whoever may view calls sees all of it.
+class CallAdmin(CallActions):
+    """Shows calls, and acts on them: whoever may view calls sees all but payloads; each action has a right of its own.
 
     To change what it shows, subclass it, unregister `Call` and register it with the subclass.
     """
@@ -115,7 +70,6 @@ class CallAdmin(CallModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = CappedPaginator
-    actions = None
 
     class Media:
         css = {"all": ("lrp_celery/admin.css",)}
@@ -149,7 +103,13 @@ class CallAdmin(CallModelAdmin):
         self, request: HttpRequest, queryset: QuerySet[Call], search_term: str
     ) -> tuple[QuerySet[Call], bool]:
         """Return what an index finds, which is never doubled."""
-        return find(cast("CallQuerySet", queryset), search_term), False
+        calls = cast("CallQuerySet", queryset)
+        # A page asks several times for what matches.
+        known: dict[str, Q | None] = request.__dict__.setdefault("_lrp_meant", {})
+        if search_term not in known:
+            known[search_term] = meaning(calls, search_term)
+        meant = known[search_term]
+        return (calls.none() if meant is None else calls.filter(meant)), False
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Refuse lookups that are not a filter's own: they could read the whole table."""
@@ -158,9 +118,10 @@ class CallAdmin(CallModelAdmin):
     @admin.display(description=gettext_lazy("status"))
     def shown_status(self, call: Call) -> SafeString:
         """Return the status, and why."""
-        if call.reason is None:
-            return badge(call.status)
-        return format_html('{}<span class="lrp-under">{}</span>', badge(call.status), call.reason)
+        reason = format_html('<span class="lrp-under">{}</span>', call.reason) if call.reason else ""
+        return format_html(
+            "{}{}{}", badge(call.status), reason, "" if call.is_terminal else progress_bar(call.progress)
+        )
 
     @admin.display(description=gettext_lazy("task"))
     def shown_task(self, call: Call) -> SafeString:
@@ -191,10 +152,13 @@ class CallAdmin(CallModelAdmin):
             lines,
         )
 
-    @admin.display(description=gettext_lazy("id"))
+    @admin.display(description=gettext_lazy("id, owner"))
     def shown_id(self, call: Call) -> SafeString:
-        """Return the end of the id."""
-        return format_html('<code title="{}">{}</code>', call.pk, short_id(call.pk))
+        """Return the end of the id, above whom the call belongs to."""
+        owner = (
+            format_html('<span class="lrp-under lrp-worker" title="{0}">{0}</span>', call.owner) if call.owner else ""
+        )
+        return format_html('<code title="{}">{}</code>{}', call.pk, short_id(call.pk), owner)
 
     @admin.display(description=gettext_lazy("attempts"))
     def shown_attempts(self, call: Call) -> str:
@@ -243,6 +207,9 @@ class CallAdmin(CallModelAdmin):
             "opts": self.opts,
             "original": call,
             "media": self.media,
+            "buttons": self.buttons(request, call),
+            "act_url": reverse(self._url_name("changelist"), current_app=self.admin_site.name),
+            "call": call,
             "detail": detail_of(call, timezone.now(), self.get_queryset(request), shows_payload=self._shows(request)),
             **(extra_context or {}),
         }

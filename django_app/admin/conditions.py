@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from django_app.admin.display import ago, duration
 from django_app.conf import options
+from django_app.durations import ago, duration
 from django_app.models import Call
+from django_app.querysets import PATIENCE
 from lrp_celery.tracking.record import AttemptOutcome
 from lrp_celery.tracking.status import CallStatus
-
-#: How late a call may begin before it is called overdue, as in `CallQuerySet.overdue`.
-PATIENCE: Final = timedelta(minutes=1)
 
 
 class Level(StrEnum):
@@ -134,6 +131,8 @@ def _quiet(call: Call) -> list[Flag]:
     flags = []
     if call.schedule:
         flags.append(Flag(f"beat: {call.schedule}", _("Sent by this entry of the beat schedule."), Level.QUIET))
+    if call.handled_at is not None:
+        flags.append(Flag(_("handled"), _("Somebody has dealt with its failure."), Level.QUIET))
     if call.rerun_of:
         flags.append(Flag(_("rerun"), _("It repeats an earlier call."), Level.QUIET))
     return flags

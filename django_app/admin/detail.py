@@ -15,14 +15,16 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from django_app.admin.conditions import Flag, flags_of, run_time_of, wait_of
-from django_app.admin.display import NOTHING, PREVIEW, badge, duration, error_line, exact, moment, short_id, short_task
+from django_app.admin.display import PREVIEW, badge, error_line, exact, moment, short_id, short_task
 from django_app.admin.history import Run, runs_of, spans_of
 from django_app.admin.sentence import sentence
+from django_app.durations import NOTHING, duration
 from django_app.models import Attempt, Call, LogLine, Payload
 from django_app.querysets import CallQuerySet
 from django_app.timeline import Timeline, lay_out
 from lrp_celery.core.text import clean
 from lrp_celery.tracking.snapshot import Progress
+from lrp_celery.tracking.status import CallStatus
 
 #: Attempts shown, the newest.
 MOST_ATTEMPTS: Final = 50
@@ -303,7 +305,9 @@ def _kept(call: Call, alias: str) -> list[Kept]:
     payload = Payload.objects.using(alias).defer("message").filter(pk=call.pk).first()
     if payload is None:
         return []
-    kept = ((_("Result"), payload.result), (_("What get_result raises"), payload.error))
+    # Null is not kept: a call that succeeded and has nothing has returned it.
+    nothing = "null" if call.status == CallStatus.SUCCEEDED and call.keep_result else None
+    kept = ((_("Result"), payload.result or nothing), (_("What get_result raises"), payload.error))
     return [_readable(title, text) for title, text in kept if text is not None]
 
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from django.utils import timezone
-from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _
-from django.utils.translation import pgettext
 
+from django_app.durations import NOTHING, ago
 from django_app.models import STATUS_LABELS
 from lrp_celery.core.text import clean
+from lrp_celery.tracking.snapshot import Progress
 from lrp_celery.tracking.status import CallStatus
 
-#: What stands where there is nothing to show.
-NOTHING: Final = "\N{EN DASH}"
 #: Characters of the arguments in a list.
 PREVIEW: Final = 80
 #: Characters of an error in a sentence.
 ERROR: Final = 200
 
-_SECOND: Final = timedelta(seconds=1)
-_MINUTE: Final = timedelta(minutes=1)
-_HOUR: Final = timedelta(hours=1)
-_DAY: Final = timedelta(days=1)
 _SHORT: Final = 12
 _TAIL: Final = 8
 
@@ -38,47 +31,21 @@ def badge(status: str) -> SafeString:
     return format_html('<span class="lrp-badge lrp-{}">{}</span>', status if known else "unknown", label)
 
 
-def duration(length: timedelta | None) -> str:
-    """Return a length of time in at most two units: "340 ms", "12.3 s", "4 min 5 s", "2 h 10 min", "3 d 4 h"."""
-    if length is None:
-        return NOTHING
-    length = max(length, timedelta(0))
-    if length < _SECOND:
-        return _("%(count)s ms") % {"count": round(length / timedelta(milliseconds=1)) or "<1"}
-    if length < _MINUTE:
-        return _("%(count)s s") % {"count": number_format(int(length / _SECOND * 10) / 10, 1)}
-    if length < _HOUR:
-        return _two(length, _MINUTE, _SECOND, _("%(large)s min"), _("%(large)s min %(small)s s"))
-    if length < _DAY:
-        return _two(length, _HOUR, _MINUTE, _("%(large)s h"), _("%(large)s h %(small)s min"))
-    return _two(length, _DAY, _HOUR, pgettext("days", "%(large)s d"), pgettext("days", "%(large)s d %(small)s h"))
-
-
-def _two(length: timedelta, large: timedelta, small: timedelta, whole: str, mixed: str) -> str:
-    units, rest = divmod(length, large)
-    parts = {"large": units, "small": rest // small}
-    return (mixed if parts["small"] else whole) % parts
-
-
-def ago(instant: datetime, now: datetime) -> str:
-    """Return an instant as seen from `now`: "just now", "3 min ago", "in 2 h"."""
-    distance = now - instant
-    if abs(distance) < _SECOND:
-        return _("just now")
-    if distance > timedelta(0):
-        return _("%(length)s ago") % {"length": _rough(distance)}
-    return _("in %(length)s") % {"length": _rough(-distance)}
-
-
-def _rough(length: timedelta) -> str:
-    for unit in (_DAY, _HOUR, _MINUTE, _SECOND):
-        if length >= unit:
-            return duration(length // unit * unit) if unit is not _SECOND else _whole_seconds(length)
-    return duration(length)
-
-
-def _whole_seconds(length: timedelta) -> str:
-    return _("%(count)s s") % {"count": length // _SECOND}
+def progress_bar(said: str | None) -> SafeString | str:
+    """Return how far a call says it is as a bar, with the numbers as text; nothing if it does not say, or of what."""
+    progress = Progress.from_json(said)
+    if progress is None or not progress.total or progress.total < 0:
+        return ""
+    share = f"{min(max(progress.done / progress.total, 0), 1) * 100:.0f}"
+    words = f"{share} %: {progress.text}" if progress.text else f"{share} %"
+    return format_html(
+        '<svg class="lrp-progress" viewBox="0 0 100 4" preserveAspectRatio="none" role="img" aria-label="{0}"><title>{0}</title>'
+        '<rect class="lrp-whole" width="100" height="4"/><rect width="{1}" height="4"/></svg>'
+        '<span class="lrp-under">{2} %</span>',
+        words,
+        share,
+        share,
+    )
 
 
 def exact(instant: datetime) -> str:

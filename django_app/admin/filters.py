@@ -2,93 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Q
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from django_app.admin.display import short_id
+from django_app.admin.bars import AttentionFilter, StatusFilter
+from django_app.admin.display import exact, short_id
+from django_app.admin.narrowing import CallFilter
 from django_app.admin.tasks import known_tasks
+from django_app.admin.windows import ErrorFilter, KindFilter, OwnerFilter, QueueFilter, ScheduleFilter, WorkerFilter
 from django_app.conf import options
-from django_app.models import FAILED_VALUES, OPEN_VALUES, STATUS_LABELS
+from django_app.models import Call
 from django_app.querysets import CallQuerySet
-from lrp_celery.core.text import clean
-from lrp_celery.tracking.status import CallStatus
-from lrp_celery.tracking.store import MAX_ID, MAX_NAME
+from lrp_celery.tracking.store import MAX_ID
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise as Text
-
-
-class CallFilter(admin.SimpleListFilter):
-    """A filter that narrows calls by one value of the query string, shown as a row of links."""
-
-    template = "lrp_celery/filter_links.html"
-    title: Text
-    parameter_name: str
-
-    def narrow(self, calls: CallQuerySet, value: str) -> CallQuerySet:
-        """Return those of `calls` that `value` means."""
-        raise NotImplementedError
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        """Return `queryset` narrowed, if the query string says so."""
-        value = self.value()
-        if not value or not isinstance(queryset, CallQuerySet):
-            return None
-        return self.narrow(queryset, clean(value, MAX_NAME))
-
-
-class StatusFilter(CallFilter):
-    """By status, or by whether the call has ended."""
-
-    title = _("status")
-    parameter_name = "status"
-
-    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Text]]:
-        """Name the two groups, then each status."""
-        return [("open", _("open")), ("ended", _("ended")), *((s.value, STATUS_LABELS[s]) for s in CallStatus)]
-
-    def narrow(self, calls: CallQuerySet, value: str) -> CallQuerySet:
-        """Return calls of a group or of a status."""
-        if value in {"open", *OPEN_VALUES}:
-            group = calls.open()
-        elif value in FAILED_VALUES:
-            group = calls.filter(status__in=FAILED_VALUES)
-        else:
-            group = calls.terminal()
-        # Said though the status implies it: so the indexes of the group serve the status too.
-        return group if value in {"open", "ended"} else group.filter(status=value)
-
-
-class AttentionFilter(CallFilter):
-    """What somebody should look at."""
-
-    title = _("needs attention")
-    parameter_name = "attention"
-
-    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Text]]:
-        """Name the kinds of trouble."""
-        return [
-            ("any", _("any trouble")),
-            ("failed", _("failed or parked")),
-            ("overdue", _("overdue")),
-            ("silent", _("silent")),
-        ]
-
-    def narrow(self, calls: CallQuerySet, value: str) -> CallQuerySet:
-        """Return calls in that kind of trouble."""
-        now = timezone.now()
-        failed = calls.filter(status__in=FAILED_VALUES)
-        if value == "any":
-            return failed | calls.overdue(now=now) | calls.silent(now)
-        if value == "overdue":
-            return calls.overdue(now=now)
-        return calls.silent(now) if value == "silent" else failed
 
 
 class EnqueuedFilter(CallFilter):
@@ -104,12 +38,18 @@ class EnqueuedFilter(CallFilter):
 
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Text]]:
         """Name the ages."""
-        return [("1h", _("last hour")), ("24h", _("last 24 hours")), ("7d", _("last 7 days"))]
+        chosen = request.GET.get(self.parameter_name, "")
+        shown = [(chosen, chosen)] if ".." in chosen else []
+        return [("1h", _("last hour")), ("24h", _("last 24 hours")), ("7d", _("last 7 days")), *shown]
 
     def narrow(self, calls: CallQuerySet, value: str) -> CallQuerySet:
-        """Return calls that are younger."""
-        age = self.AGES.get(value)
-        return calls if age is None else calls.filter(enqueued_at__gte=timezone.now() - age)
+        """Return calls that are younger, or were asked for between two instants: "2026-01-31T10:00Z..2026-01-31T11:00Z"."""
+        if value in self.AGES:
+            return calls.filter(enqueued_at__gte=timezone.now() - self.AGES[value])
+        since, until = (_instant(text) for text in value.partition("..")[::2])
+        if since is not None:
+            calls = calls.filter(enqueued_at__gte=since)
+        return calls if until is None else calls.filter(enqueued_at__lt=until)
 
 
 class TaskFilter(CallFilter):
@@ -146,9 +86,52 @@ class TreeFilter(CallFilter):
         return calls.filter(Q(pk=value[:MAX_ID]) | Q(root_id=value[:MAX_ID]) & ~Q(root_id=F("call_id")))
 
 
+class BeforeFilter(CallFilter):
+    """Older than a call: how one turns pages beyond those that are numbered. Offered only where a link has chosen it."""
+
+    title = _("older than")
+    parameter_name = "before"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Text]]:
+        """Name the chosen moment."""
+        place = request.GET.get(self.parameter_name, "")
+        return [(place, exact(found[0]))] if (found := _place(place)) else []
+
+    def narrow(self, calls: CallQuerySet, value: str) -> CallQuerySet:
+        """Return what stands behind that call in the list."""
+        found = _place(value)
+        if found is None:
+            return calls
+        instant, call_id = found
+        return calls.filter(Q(enqueued_at__lt=instant) | Q(pk__lt=call_id), enqueued_at__lte=instant)
+
+
+def place_of(call: Call) -> str:
+    """Return the place of a call in the list, as `BeforeFilter` takes it."""
+    return f"{call.enqueued_at.isoformat()}_{call.pk}"
+
+
+def _place(text: str) -> tuple[datetime, str] | None:
+    moment, _separator, call_id = text.partition("_")
+    instant = _instant(moment)
+    return None if instant is None or not call_id else (instant, call_id)
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text.strip().replace(" ", "+"))
+    except ValueError:
+        return None
+    return timezone.make_aware(found) if timezone.is_naive(found) else found
+
+
 def parameters() -> frozenset[str]:
     """Return the names in the query string by which the list may be narrowed."""
     return frozenset(kind.parameter_name for kind in FILTERS)
 
 
-FILTERS: tuple[type[CallFilter], ...] = (StatusFilter, AttentionFilter, EnqueuedFilter, TaskFilter, TreeFilter)
+#: Those with a window last: it is of what all others leave.
+FILTERS: tuple[type[CallFilter], ...] = (
+    *(StatusFilter, AttentionFilter, EnqueuedFilter, TaskFilter, TreeFilter, BeforeFilter),
+    *(QueueFilter, WorkerFilter, ScheduleFilter, OwnerFilter, KindFilter, ErrorFilter),
+)

@@ -10,7 +10,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_app.admin.conditions import has_present_run
-from django_app.admin.display import NOTHING, duration, error_line, exact
+from django_app.admin.display import error_line, exact
+from django_app.durations import NOTHING, duration
 from django_app.models import STATUS_LABELS, Attempt, Call
 from django_app.timeline import Span
 from lrp_celery.tracking.record import AttemptOutcome

@@ -22,28 +22,33 @@ class CappedPaginator(AnyPaginator):
     `is_capped` tells that there are more; `shown` is the count as it is printed.
     """
 
-    #: Rows.
-    LIMIT: Final = 10_000
+    #: Rows: the time for counting grows with it, above all where a filter leaves few of those that are read.
+    LIMIT: Final = 1_000
+
+    @property
+    def _limit(self) -> int:
+        # What fits into one page Django reads without a limit.
+        return max(self.LIMIT, 2 * self.per_page)
 
     @cached_property
     def _seen(self) -> int:
         rows = self.object_list
         if isinstance(rows, QuerySet):
-            return rows.order_by()[: self.LIMIT + 1].count()
+            return rows.order_by()[: self._limit + 1].count()
         return len(rows)
 
     @cached_property
     def count(self) -> int:
         """How many rows the pages hold."""
-        return min(self._seen, self.LIMIT)
+        return min(self._seen, self._limit)
 
     @property
     def is_capped(self) -> bool:
         """Whether there are rows behind the last page."""
-        return self._seen > self.LIMIT
+        return self._seen > self._limit
 
     @property
     def shown(self) -> str:
-        """The count for readers: "17", or "10,000+"."""
+        """The count for readers: "17", or "1,000+"."""
         text = str(number_format(self.count, use_l10n=True, force_grouping=True))
         return f"{text}+" if self.is_capped else text

@@ -19,12 +19,18 @@ def find(calls: CallQuerySet, term: str) -> CallQuerySet:
     tasks whose full or short name begins with it, upper or lower case. Nothing is searched
     that would need every row to be read.
     """
+    meant = meaning(calls, term)
+    return calls.none() if meant is None else calls.filter(meant)
+
+
+def meaning(calls: CallQuerySet, term: str) -> Q | None:
+    """Return what `term` means, whatever else `calls` are narrowed by; None: nothing there is."""
     term = term.strip()
     if not term:
-        return calls
+        return Q()
     everywhere = calls.model.objects.using(calls.db).visible()
     if everywhere.filter(pk=term).exists():
-        return calls.filter(pk=term)
+        return Q(pk=term)
     meant = Q()
     begins = Q(pk__gte=term, pk__lt=term + _LAST)
     if everywhere.filter(begins).exists():
@@ -33,7 +39,7 @@ def find(calls: CallQuerySet, term: str) -> CallQuerySet:
     exact = everywhere.for_task(term).order_by("-enqueued_at").values_list("pk").first()
     if tasks := [term] if exact else matching_tasks(known_tasks(calls.db), term):
         meant |= Q(task__in=tasks)
-    return calls.filter(meant) if meant else calls.none()
+    return meant or None
 
 
 def matching_tasks(names: tuple[str, ...], term: str) -> list[str]:

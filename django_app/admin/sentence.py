@@ -18,7 +18,8 @@ from django_app.admin.conditions import (
     run_time_of,
     wait_of,
 )
-from django_app.admin.display import ago, duration, error_line
+from django_app.admin.display import error_line
+from django_app.durations import ago, duration
 from django_app.models import Call
 from lrp_celery.tracking.record import AttemptOutcome
 from lrp_celery.tracking.status import CallStatus, Reason

@@ -7,7 +7,7 @@ from typing import Final
 
 from django.db import Error
 
-from django_app.clock import DatabaseNow
+from django_app.clock import NOW
 from django_app.models import ActionLog
 from django_app.stores.sessions import CallerSession, Session, own_session
 from django_app.stores.tables import Table
@@ -41,7 +41,7 @@ class ActionWriter:
         connection = session.connection()
         with session.single():
             values = {
-                "at": DatabaseNow(),
+                "at": NOW,
                 "by": action.by,
                 "deed": action.deed.value,
                 "call_id": action.call_id,

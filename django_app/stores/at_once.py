@@ -1,59 +1,125 @@
 """A row and what hangs on it, in one statement: PostgreSQL can do that.
 
-A call is made (row and message), and it ends (row, result, and news for who waits). Said
-one by one these would be a transaction of five messages to the server and back.
+A call is made (row and message), it begins, and it ends (row, result, and news for who waits).
+Said one by one these would be transactions of several messages to the server and back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_app.clock import NOW, Moment, as_utc, moment_sql
 from django_app.stores import rows
 from django_app.stores.news import CHANNEL
+from django_app.stores.tables import Sql, execute, said
+from lrp_celery.core.values import replace
 from lrp_celery.tracking import owned
-from lrp_celery.tracking.record import CallRecord
+from lrp_celery.tracking.owned import Delivery, Terms, Timing
+from lrp_celery.tracking.record import CallRecord, Turn
+from lrp_celery.tracking.reports import CallFacts, RunFacts
+from lrp_celery.tracking.status import CallStatus
 from lrp_celery.tracking.steps import Merged
+
+#: A row to which nothing has happened since it was made, of a call that may begin at any time.
+_AS_MADE: Final = {
+    "version": 0,
+    "status": CallStatus.SUBMITTED,
+    "runs": 0,
+    "owned": True,
+    "due_at": None,
+    "expires_at": None,
+    "removed_at": None,
+}
+_WITHIN: Final = "GREATEST(enqueued_at, LEAST(%s, CLOCK_TIMESTAMP()))"
+#: Only the row knows whether anybody waits. Listeners hear of it when the transaction is committed.
+_TELLING: Final = f"CASE WHEN awaited THEN pg_notify('{CHANNEL}', call_id) END"
+_IN_TIME: Final = "(deadline_at IS NULL OR deadline_at > CLOCK_TIMESTAMP())"
 
 
 def is_possible(connection: BaseDatabaseWrapper, merged: Merged) -> bool:
     """Whether one statement says it all."""
-    if connection.vendor != "postgresql" or merged.attempts or merged.lines or merged.forgets_runs:
-        return False
-    return merged.payload != owned.BLANK and (merged.payload is not None or owned.is_news(merged.record))
-
-
-def may_be_awaited(connection: BaseDatabaseWrapper, record: CallRecord, replaces: CallRecord | None) -> bool:
-    """Whether somebody may wait for what is about to be written, and can be told. Only the row knows whether he does."""
-    return connection.vendor == "postgresql" and replaces is not None and owned.is_news(record)
-
-
-def announce(connection: BaseDatabaseWrapper, call_id: str) -> None:
-    """Tell every listener of a call, if anybody waits for it, when the transaction is committed."""
-    with connection.cursor() as cursor:
-        table = rows.calls.quoted(connection)
-        cursor.execute(f"SELECT pg_notify(%s, call_id) FROM {table} WHERE call_id = %s AND awaited", [CHANNEL, call_id])
+    is_more = merged.attempts or merged.lines or merged.forgets_runs or merged.payload == owned.BLANK
+    return connection.vendor == "postgresql" and not is_more
 
 
 def write(connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord | None) -> bool:
     """Write the row, if it is still in the version of `replaces`, and with it what hangs on it."""
-    statement, params = _row(connection, merged.record, replaces)
-    parts, asked = [f"written AS ({statement} RETURNING call_id, awaited)"], ["(SELECT count(*) FROM written)"]
+    return bool(_execute(connection, merged, replaces).rowcount == 1)
+
+
+def write_row(connection: BaseDatabaseWrapper, record: CallRecord, replaces: CallRecord | None) -> bool:
+    """Write the row, if it is still in the version of `replaces`; whoever waits for it is told at the commit, if possible."""
+    if replaces is None:
+        return rows.calls.insert(connection, rows.call_values(record))
+    return bool(execute(connection, *_updating(connection, record, replaces)).rowcount == 1)
+
+
+def place(connection: BaseDatabaseWrapper, fresh: Merged) -> CallRecord | None:
+    """Write the row of a new call, whose times count from `NOW`; return it, or None: the id has one.
+
+    Each of its times was read from the clock a little later than the one before, so the row differs by microseconds.
+    """
+    written = _execute(connection, fresh, None, returning="(SELECT updated_at FROM written)").fetchone()
+    if written is None:
+        return None
+    values = fresh.record.values()
+    later = {name: value - NOW for name, value in values.items() if isinstance(value, Moment)}
+    return CallRecord.of({**values, **{name: as_utc(written[0]) + wait for name, wait in later.items()}})
+
+
+def claim(connection: BaseDatabaseWrapper, delivery: Delivery, timing: Timing) -> CallRecord | None:
+    """Let a delivery begin its call if nothing has happened to that since it was made; return its row.
+
+    None: something has, or nobody can tell so soon, and nothing was written. What is written is what
+    the rule makes of a row as it was made; of its own terms only the deadline has a say in it.
+    """
+    if connection.vendor != "postgresql" or delivery.generation != 0 or delivery.turn != Turn():
+        return None
+    values = {**_beginning(replace(delivery.run, token="", started_at=None), timing), "run": delivery.run.token}
+    values["attend_at"] = _or_at_deadline(connection, values["attend_at"])
+    if delivery.run.started_at is not None:
+        values["started_at"] = Sql(_WITHIN, [delivery.run.started_at])
+    where = {"call_id": delivery.call_id, **_AS_MADE}
+    found = rows.calls.changed(connection, where, values, rows.CALL_COLUMNS, only_if=_IN_TIME)
+    # As every rule returns it: in the version that was written over.
+    return None if found is None else replace(rows.call_record(found), version=0)
+
+
+@lru_cache(maxsize=64)
+def _beginning(run: RunFacts, timing: Timing) -> dict[str, Any]:
+    """Return what the rule changes of a row as it was made, which is the same for every call that a process begins."""
+    facts = CallFacts(task="")
+    before = NOW - timedelta(days=1)
+    made = CallRecord(call_id="", task="", owned=True, enqueued_at=before, updated_at=before, send_at=before)
+    delivery = Delivery(call_id="", turn=Turn(), generation=0, facts=facts, terms=Terms(), run=run)
+    _, answer = owned.claim(made, delivery, NOW, timing)
+    return changes(answer.record or made, made)
+
+
+def _or_at_deadline(connection: BaseDatabaseWrapper, attend_at: datetime) -> Sql:
+    moment, params = moment_sql(connection, attend_at - NOW)
+    return Sql(f"LEAST(deadline_at, {moment})", params)
+
+
+def _execute(
+    connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord | None, *, returning: str | None = None
+) -> Any:
+    """Write the row, and if that was written, what is kept beside it; there is one result for it, or none."""
+    record = merged.record
+    if replaces is None:
+        statement, params = rows.calls.insertion(connection, rows.call_values(record))
+        statement = f"{statement} RETURNING call_id, updated_at"
+    else:
+        statement, params = _updating(connection, record, replaces, returning="call_id")
     if merged.payload is not None:
-        kept, texts = _payload(connection, merged.payload)
-        parts.append(f"kept AS ({kept})")
-        params += texts
-    if may_be_awaited(connection, merged.record, replaces):
-        parts.append("told AS (SELECT pg_notify(%s, call_id) FROM written WHERE awaited)")
-        # What nothing asks for is not done.
-        asked.append("(SELECT count(*) FROM told)")
-        params.append(CHANNEL)
-    with connection.cursor() as cursor:
-        cursor.execute(f"WITH {', '.join(parts)} SELECT {', '.join(asked)}", params)
-        return bool(cursor.fetchone()[0] == 1)
+        kept, texts = _keeping(connection, merged.payload)
+        statement, params = f"WITH written AS ({statement}) {kept}", [*params, *texts]
+    return execute(connection, statement if returning is None else f"{statement} RETURNING {returning}", params)
 
 
 def changes(record: CallRecord, replaces: CallRecord) -> dict[str, Any]:
@@ -62,17 +128,20 @@ def changes(record: CallRecord, replaces: CallRecord) -> dict[str, Any]:
     return {name: value for name, value in after.items() if value != before[name]}
 
 
-def _row(connection: BaseDatabaseWrapper, record: CallRecord, replaces: CallRecord | None) -> tuple[str, list[Any]]:
-    if replaces is None:
-        return rows.calls.insertion(connection, rows.call_values(record))
+def _updating(
+    connection: BaseDatabaseWrapper, record: CallRecord, replaces: CallRecord, *, returning: str = ""
+) -> tuple[str, list[Any]]:
+    """Return the statement that writes the row over that of `replaces`, and tells whoever waits for what it says."""
     unchanged = {"call_id": record.call_id, "version": replaces.version}
-    return rows.calls.updating(connection, unchanged, changes(record, replaces))
+    statement, params = rows.calls.updating(connection, unchanged, changes(record, replaces))
+    told = [_TELLING] if connection.vendor == "postgresql" and owned.is_news(record) else []
+    answers = ", ".join([*filter(None, [returning]), *told])
+    return f"{statement} RETURNING {answers}" if answers else statement, params
 
 
-def _payload(connection: BaseDatabaseWrapper, payload: Mapping[str, str | None]) -> tuple[str, list[Any]]:
-    names = ", ".join(payload)
+def _keeping(connection: BaseDatabaseWrapper, payload: Mapping[str, str | None]) -> tuple[str, list[Any]]:
+    texts, params = said(connection, payload.values())
     news = ", ".join(f"{name} = EXCLUDED.{name}" for name in payload)
-    places = ", ".join("%s" for _ in payload)
     table = rows.payloads.quoted(connection)
-    insert = f"INSERT INTO {table} (call_id, {names}) SELECT call_id, {places} FROM written"
-    return f"{insert} ON CONFLICT (call_id) DO UPDATE SET {news}", list(payload.values())
+    insert = f"INSERT INTO {table} (call_id, {', '.join(payload)}) SELECT call_id, {', '.join(texts)} FROM written"
+    return f"{insert} ON CONFLICT (call_id) DO UPDATE SET {news}", params

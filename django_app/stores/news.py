@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_app.stores.sessions import open_connection
+from django_app.stores.sessions import is_direct, open_connection
 from django_app.surroundings import under_test
+from lrp_celery.core.errors import StoreUnavailable
 from lrp_celery.tracking import news
 from lrp_celery.tracking.news import Hear, Newsroom
+
+logger = logging.getLogger("lrp_celery.stores")
 
 CHANNEL: Final = "lrp_celery"
 #: A test runner cannot drop a database that somebody listens to.
@@ -24,17 +28,27 @@ def can_listen(connection: BaseDatabaseWrapper) -> bool:
     return connection.vendor == "postgresql" and not pooled and _has_notifies()
 
 
+class PoolerBetween(StoreUnavailable):
+    """Whoever listens through a pooler hears nothing."""
+
+
 class Listener(news.Listener):
     """Passes what the database tells on to a newsroom, as long as somebody watches there."""
 
     def __init__(self, alias: str, newsroom: Newsroom) -> None:
         super().__init__(newsroom)
         self._alias = alias
+        self.is_in_vain = False
+        """Whether a pooler is known to stand between: then nobody opens a line again."""
 
     @contextlib.contextmanager
     def _line(self) -> Iterator[Hear]:
         wrapper = open_connection(self._alias)
         try:
+            if not is_direct(wrapper):
+                self.is_in_vain = True
+                logger.warning("Waiters look for themselves, a pooler stands before the database %r.", self._alias)
+                raise PoolerBetween
             with wrapper.cursor() as cursor:
                 cursor.execute(f"LISTEN {CHANNEL}")
             connection: Any = wrapper.connection
@@ -42,6 +56,14 @@ class Listener(news.Listener):
         finally:
             with contextlib.suppress(Exception):
                 wrapper.close()
+
+    def _ensure(self) -> None:
+        if not self.is_in_vain:
+            super()._ensure()
+
+    @property
+    def _is_needless(self) -> bool:
+        return self.is_in_vain or super()._is_needless
 
     @property
     def _place(self) -> str:

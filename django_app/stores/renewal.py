@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.clock import read_clock
 from django_app.models import Call
 from django_app.stores import rows
+from lrp_celery.core.values import replace
 from lrp_celery.tracking import owned
 from lrp_celery.tracking.owned import Timing
 from lrp_celery.tracking.record import CallRecord

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Final
 
-from django.db import Error, models
+from django.db import Error, InterfaceError, OperationalError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.models import Attempt, Call, LogLine, Payload, Worker
@@ -22,6 +22,13 @@ CALL_COLUMNS: Final = tuple(field.name for field in fields(CallRecord))
 ATTEMPT_COLUMNS: Final = tuple(field.name for field in fields(AttemptRecord))
 #: A snapshot that is out of date, a deadlock: as PostgreSQL and as MySQL call them.
 _CONFLICTS: Final = frozenset({"40001", "40P01", 1020, 1213})
+#: A lock that was not got in time.
+_HELD: Final = frozenset({"55P03", 1205})
+_OUTDATED: Final = "0A000"
+#: No writes for now (a server that has become a standby), no such table or column (yet), no right to it.
+_CLOSED: Final = frozenset({"25006", "3F000", "42501", "42703", "42P01", 1146})
+#: A text that the table cannot hold, a key that is too long: what drivers say as they say that a server is gone.
+_UNFIT: Final = frozenset({"54000", "54001", 1292, 1366})
 
 
 calls: Final = Table(Call)
@@ -45,7 +52,7 @@ def call_record(values: tuple[Any, ...]) -> CallRecord:
     row["stop_reason"] = _or_none(Reason, row["stop_reason"])
     row["run_outcome"] = _or_none(AttemptOutcome, row["run_outcome"])
     row["progress"] = Progress.from_json(row["progress"])
-    return CallRecord(**row)
+    return CallRecord.of(row)
 
 
 def attempt_record(values: tuple[Any, ...]) -> AttemptRecord:
@@ -57,7 +64,7 @@ def attempt_record(values: tuple[Any, ...]) -> AttemptRecord:
 
 def call_values(record: CallRecord) -> dict[str, Any]:
     """Return what a `Call` row holds of `record`."""
-    values = {name: getattr(record, name) for name in CALL_COLUMNS}
+    values = record.values()
     values["progress"] = None if record.progress is None else record.progress.to_json()
     return values
 
@@ -69,13 +76,32 @@ def attempt_values(attempt: AttemptRecord) -> dict[str, Any]:
 
 def is_conflict(error: Error) -> bool:
     """Whether the database refused a write only because another transaction was faster."""
-    return bool({_code(error), getattr(error.__cause__, "sqlstate", None)} & _CONFLICTS)
+    return bool(_codes(error) & _CONFLICTS)
+
+
+def is_held_up(error: Error) -> bool:
+    """Whether a write failed only because others hold the rows, or were faster."""
+    return bool(_codes(error) & (_CONFLICTS | _HELD))
+
+
+def is_away(error: Error) -> bool:
+    """Whether a failure says nothing of what was to be read or written: the same may well succeed later."""
+    codes = _codes(error)
+    if codes & (_CONFLICTS | _UNFIT):
+        return False
+    return isinstance(error, OperationalError | InterfaceError) or bool(codes & _CLOSED)
+
+
+def is_outdated(error: Error) -> bool:
+    """Whether a statement that was prepared does not fit its table any more: a migration has changed it; nothing ran."""
+    return getattr(error.__cause__, "sqlstate", None) == _OUTDATED
 
 
 def _or_none(kind: Any, value: Any) -> Any:
     return None if value is None else kind(value)
 
 
-def _code(error: Error) -> object:
+def _codes(error: Error) -> set[object]:
     cause = error.__cause__
-    return cause.args[0] if cause is not None and cause.args else None
+    first = cause.args[0] if cause is not None and cause.args else None
+    return {first, getattr(cause, "sqlstate", None)}

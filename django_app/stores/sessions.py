@@ -12,6 +12,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from datetime import UTC
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -79,15 +80,22 @@ class OwnSession:
     So it is neither closed around tasks nor rolled back with anybody. It is opened at the
     first use with the alias's settings of that moment, and again after it broke. A forked
     child never touches its parent's.
+
+    `lasting` False: what is written may be lost if the database's machine fails within a second, but
+    never by the end of a process. That is for what was only observed: no commit waits for a disk, and
+    a lost row is made again by its worker.
     """
 
     #: Seconds to wait for a server that does not answer: a task must not wait for its watcher.
     CONNECT_TIMEOUT: Final = 3
     ANSWER_TIMEOUT: Final = 5
     LOCK_TIMEOUT: Final = 2
+    #: How often PostgreSQL is asked the same before it is asked to remember the question.
+    PREPARE_AFTER: Final = 3
 
-    def __init__(self, alias: str) -> None:
+    def __init__(self, alias: str, *, lasting: bool = True) -> None:
         self.alias = alias
+        self._lasting = lasting
         self._mine = threading.local()
         self._kept: set[BaseDatabaseWrapper] = set()
         os.register_at_fork(after_in_child=self._forked)
@@ -107,9 +115,12 @@ class OwnSession:
 
     @contextlib.contextmanager
     def atomic(self) -> Iterator[None]:
-        """Run a transaction of its own: nothing else uses this connection."""
+        """Run a transaction of its own, of which one inside it is a part: nothing else uses this connection."""
         wrapper = self.connection()
         wrapper.ensure_connection()
+        if not wrapper.get_autocommit():
+            yield
+            return
         wrapper.set_autocommit(False)
         try:
             yield
@@ -144,9 +155,15 @@ class OwnSession:
 
     def _open(self) -> BaseDatabaseWrapper:
         wrapper = open_connection(self.alias)
-        for statement in _bounds(wrapper):
+        is_ours = is_direct(wrapper)
+        hurried = ("SET synchronous_commit = off",) if is_ours and not self._lasting else ()
+        for statement in (*_bounds(wrapper, is_ours=is_ours), *hurried):
             with wrapper.cursor() as cursor:
                 cursor.execute(statement)
+        if is_ours and hasattr(wrapper.connection, "prepare_threshold"):
+            wrapper.connection.prepare_threshold = self.PREPARE_AFTER
+            # For `tables.execute`.
+            vars(wrapper)["lrp_celery_cursor"] = _cursor(wrapper)
         return wrapper
 
     def _forked(self) -> None:
@@ -159,12 +176,31 @@ def own_session(alias: str) -> OwnSession:
     return OwnSession(alias)
 
 
+@lru_cache(maxsize=8)
+def observing_session(alias: str) -> OwnSession:
+    """Return the one session for what is only observed: it does not wait for the database's disk."""
+    return OwnSession(alias, lasting=False)
+
+
 def open_connection(alias: str) -> BaseDatabaseWrapper:
     """Return a new connection to the database of `alias`, which Django does not know of, in autocommit."""
     lent = connections[alias]
     wrapper: BaseDatabaseWrapper = type(lent)(_bounded(lent), alias=alias)
     wrapper.inc_thread_sharing()
     return wrapper
+
+
+def is_direct(wrapper: BaseDatabaseWrapper) -> bool:
+    """Whether what is set, prepared or listened to on this connection to PostgreSQL stays its own.
+
+    A pooler between may hand the server's session to others after each transaction. It shows
+    by a process id that is not the server's; Django's setting for poolers says so, too.
+    """
+    if wrapper.vendor != "postgresql" or wrapper.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
+        return False
+    with wrapper.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return bool(cursor.fetchone()[0] == wrapper.connection.info.backend_pid)
 
 
 class _Lent:
@@ -205,6 +241,8 @@ def _bounded(lent: BaseDatabaseWrapper) -> dict[str, Any]:
         options.pop("isolation_level", None)
         options.setdefault("connect_timeout", OwnSession.CONNECT_TIMEOUT)
         options.setdefault("tcp_user_timeout", OwnSession.ANSWER_TIMEOUT * 1000)
+        # A statement that carries its values as text cannot be prepared.
+        options.setdefault("server_side_binding", True)
     elif lent.vendor == "mysql":
         options.setdefault("connect_timeout", OwnSession.CONNECT_TIMEOUT)
         options.setdefault("read_timeout", OwnSession.ANSWER_TIMEOUT)
@@ -214,12 +252,22 @@ def _bounded(lent: BaseDatabaseWrapper) -> dict[str, Any]:
     return settings
 
 
-def _bounds(wrapper: BaseDatabaseWrapper) -> tuple[str, ...]:
+def _cursor(wrapper: BaseDatabaseWrapper) -> Any:
+    """Return a cursor of the driver, whose own compiled code reads instants where Django's would say the same: in UTC."""
+    cursor = wrapper.connection.cursor()
+    if wrapper.timezone is UTC:
+        from psycopg.types.datetime import TimestamptzLoader
+
+        cursor.adapters.register_loader("timestamptz", TimestamptzLoader)
+    return cursor
+
+
+def _bounds(wrapper: BaseDatabaseWrapper, *, is_ours: bool) -> tuple[str, ...]:
     """Return what keeps a connection from waiting long for somebody's lock."""
     seconds = OwnSession.LOCK_TIMEOUT
     if wrapper.vendor == "mysql":
         return (f"SET SESSION innodb_lock_wait_timeout = {seconds}", f"SET SESSION lock_wait_timeout = {seconds}")
-    # Behind a transaction pooler (for which Django has this setting) it would be others who get the bound.
-    if wrapper.vendor == "postgresql" and not wrapper.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS"):
+    # Behind a pooler it would be others who get the bound.
+    if is_ours:
         return (f"SET lock_timeout = '{seconds}s'",)
     return ()

@@ -4,39 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, fields, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, fields
+from datetime import datetime
 from functools import cached_property
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import Error, InterfaceError, OperationalError, connections
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import Error, InterfaceError, NotSupportedError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q, QuerySet
 
 from django_app import models
-from django_app.clock import DatabaseNow, as_utc, clock_function, read_clock
+from django_app.clock import NOW, as_utc, clock_function, read_clock
 from django_app.conf import options
 from django_app.models import Attempt, Call, Worker
 from django_app.purge import purge_older_than
-from django_app.stores import at_once, renewal, rows
+from django_app.stores import at_once, enqueuing, placing, renewal, rows, suspects
+from django_app.stores.batch import Batch
 from django_app.stores.news import Listener, can_listen
 from django_app.stores.sessions import CallerSession, Session
+from django_app.surroundings import is_callers_only
 from lrp_celery.core.errors import StoreError, StoreUnavailable
 from lrp_celery.core.text import clean
+from lrp_celery.core.values import replace
 from lrp_celery.tracking import callstore, owned
 from lrp_celery.tracking.callstore import OwningStore, WorkerFacts
 from lrp_celery.tracking.news import Watch
 from lrp_celery.tracking.owned import Timing
 from lrp_celery.tracking.record import AttemptRecord, CallRecord, LogLine
-from lrp_celery.tracking.reports import CallFacts, Enqueued
+from lrp_celery.tracking.reports import CallFacts, Enqueued, Told
+from lrp_celery.tracking.rescue import Suspicion
 from lrp_celery.tracking.snapshot import CallSnapshot
-from lrp_celery.tracking.steps import Merged, new_record
+from lrp_celery.tracking.steps import Merged
 from lrp_celery.tracking.store import Found, require_id, require_threshold
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_LATER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class DjangoTrackingStore(OwningStore):
@@ -62,8 +66,8 @@ class DjangoTrackingStore(OwningStore):
             return snapshot
         if snapshot.terminal_at is None or snapshot.purge_at is not None:
             return snapshot
-        keep = options().retention.keep(snapshot.task, snapshot.status)
-        return snapshot if keep is None else replace(snapshot, purge_at=snapshot.terminal_at + keep)
+        ends = options().retention.ends(snapshot.task, snapshot.status, snapshot.terminal_at, record.handled_at)
+        return snapshot if ends is None else replace(snapshot, purge_at=ends)
 
     def attempts(self, call_id: str) -> tuple[AttemptRecord, ...]:
         """Return the runs that have a row of their own, in the order they were first heard of."""
@@ -78,6 +82,28 @@ class DjangoTrackingStore(OwningStore):
         except Error as error:
             raise self._failure(error) from error
 
+    def report_many(self, told: Sequence[Told]) -> Sequence[Told]:
+        """Merge many reports in a few statements; return those whose rows others hold for now."""
+        for each in told:
+            require_id(each.report.call_id)
+        counting = self._counting(told)
+        return self._with_connection(Batch(self._session, self._fold, self._write_within).merge, counting)
+
+    @property
+    def place(self) -> str | None:
+        """What tells the database from every other; None: it is in memory."""
+        connection = connections[self._session.alias]
+        if is_callers_only(connection):
+            return None
+        settings = connection.settings_dict
+        return ":".join([connection.vendor, *(str(settings.get(key) or "") for key in ("HOST", "PORT", "NAME"))])
+
+    def _is_past(self, record: CallRecord, now: datetime) -> bool:
+        if record.terminal_at is None:
+            return False
+        keep = options().retention.keep(record.task, record.status)
+        return keep is not None and record.terminal_at < now - keep
+
     def _now(self) -> datetime:
         return self._singly(read_clock)
 
@@ -91,10 +117,62 @@ class DjangoTrackingStore(OwningStore):
         return self._with_connection(self._write_on, merged, replaces)
 
     def _enqueue(self, report: Enqueued, facts: CallFacts) -> bool:
-        # One statement: the database fills in its own time where the record says `_LATER`.
-        values = rows.call_values(new_record(report, facts, _LATER))
-        filled = {name: DatabaseNow() if value is _LATER else value for name, value in values.items()}
-        return self._singly(rows.calls.insert, filled)
+        return self._singly(enqueuing.insert, report, facts)
+
+    def enqueue_all(self, reports: Sequence[Enqueued]) -> None:
+        """Make the rows of these calls, those of new ones by one statement."""
+        new = [report for report in reports if enqueuing.is_new(report)]
+        for report in reports:
+            require_id(report.call_id)
+        if new:
+            self._singly(enqueuing.insert_many, new)
+        for report in reports:
+            if not enqueuing.is_new(report):
+                self.report(report)
+
+    def insert_all(self, orders: Sequence[owned.Order], taken: callstore.Taken) -> list[CallRecord | None]:
+        """Make the rows of new calls, and keep their messages, by one statement each."""
+        for order in orders:
+            require_id(order.call_id)
+        return self._with_connection(self._insert_all_on, orders, taken) if orders else []
+
+    def _insert_all_on(
+        self, connection: BaseDatabaseWrapper, orders: Sequence[owned.Order], taken: callstore.Taken
+    ) -> list[CallRecord | None]:
+        with self._session.atomic():
+            placed = placing.place_all(connection, orders, self.timing)
+            known = placing.known(connection, [order.call_id for order in orders if order.call_id not in placed])
+            made: list[CallRecord | None] = []
+            for order in orders:
+                record = placed.pop(order.call_id, None)
+                made.append(record or self._insert_known(order, known, taken))
+        return made
+
+    def _insert_known(
+        self, order: owned.Order, known: Mapping[str, CallRecord], taken: callstore.Taken
+    ) -> CallRecord | None:
+        """Insert a call whose id has a row: it may be absent to readers, then the id is free."""
+        record = known.get(order.call_id) or self.look(order.call_id)
+        if record is None or record.is_absent(self._now()):
+            return self._insert_or_tell(order, taken)
+        taken(order, record)
+        return None
+
+    def none_sent(self, call_ids: Sequence[str]) -> None:
+        """Note that whoever was to send these messages could not: of what nobody has touched by one statement."""
+        for call_id in self._singly(placing.none_sent, call_ids) if call_ids else ():
+            self.not_sent(call_id)
+
+    def _make(self, order: owned.Order) -> CallRecord | None:
+        # What is due or expires at a moment of its own is compared with this one.
+        is_timeless = order.facts.due_at is None and order.facts.expires_at is None
+        fresh = owned.place(None, order, NOW, self.timing) if is_timeless else None
+        if fresh is None or not at_once.is_possible(connections[self._session.alias], fresh):
+            return super()._make(order)
+        return self._singly(at_once.place, fresh)
+
+    def _begin(self, delivery: owned.Delivery) -> CallRecord | None:
+        return self._singly(at_once.claim, delivery, self.timing)
 
     @cached_property
     def _can_listen(self) -> bool:
@@ -108,25 +186,25 @@ class DjangoTrackingStore(OwningStore):
         if at_once.is_possible(connection, merged):
             with self._session.single():
                 return at_once.write(connection, merged, replaces)
-        call_id, is_news = merged.record.call_id, at_once.may_be_awaited(connection, merged.record, replaces)
-        is_more = (
-            is_news or bool(merged.attempts) or merged.payload is not None or merged.forgets_runs or bool(merged.lines)
-        )
+        is_more = bool(merged.attempts or merged.lines or merged.forgets_runs) or merged.payload is not None
         with self._session.atomic() if is_more else self._session.single():
-            if not _write_call(connection, merged.record, replaces):
-                return False
-            if merged.forgets_runs:
-                rows.attempts.delete(connection, {"call_id": call_id})
-                rows.log_lines.delete(connection, {"call_id": call_id})
-            for line in merged.lines:
-                rows.log_lines.insert(connection, {"call_id": call_id, **asdict(line)})
-            for attempt in merged.attempts:
-                _write_attempt(connection, call_id, attempt)
-            if is_news:
-                at_once.announce(connection, call_id)
-            if merged.payload is not None:
-                _write_payload(connection, call_id, merged.payload, is_new=replaces is None)
-            return True
+            return self._write_within(connection, merged, replaces)
+
+    def _write_within(self, connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord | None) -> bool:
+        """Write the row and what hangs on it, inside of a transaction if that is more than one statement."""
+        call_id = merged.record.call_id
+        if not at_once.write_row(connection, merged.record, replaces):
+            return False
+        if merged.forgets_runs:
+            rows.attempts.delete(connection, {"call_id": call_id})
+            rows.log_lines.delete(connection, {"call_id": call_id})
+        for line in merged.lines:
+            rows.log_lines.insert(connection, {"call_id": call_id, **asdict(line)})
+        for attempt in merged.attempts:
+            _write_attempt(connection, call_id, attempt)
+        if merged.payload is not None:
+            _write_payload(connection, call_id, merged.payload, is_new=replaces is None)
+        return True
 
     @property
     def tells(self) -> bool:
@@ -162,7 +240,8 @@ class DjangoTrackingStore(OwningStore):
         if not call_ids:
             return []
         asked = Call.objects.filter(pk__in=call_ids, terminal_at=None, abort_requested_at__isnull=False).order_by()
-        return list(map(rows.call_record, self._select(asked.values_list(*rows.CALL_COLUMNS))))
+        # Asked for all the time, and nearly always in vain: a query for whole rows takes longer to put together.
+        return super().aborts([call_id for (call_id,) in self._select(asked.values_list("pk"))])
 
     def revoked(self, limit: int) -> Sequence[str]:
         """Return open observed calls whose end somebody has asked for, the latest request first."""
@@ -182,6 +261,9 @@ class DjangoTrackingStore(OwningStore):
         due = Call.objects.filter(attend_at__lte=self._now()).order_by("attend_at").values_list("pk")
         wanted = due[:limit] if app is None else due.filter(app=app)[:limit]
         return [call_id for (call_id,) in self._select(wanted)]
+
+    def _suspects(self, after: datetime | None, suspicion: Suspicion) -> tuple[Sequence[CallRecord], datetime | None]:
+        return self._singly(suspects.find, after, suspicion)
 
     def is_overtaken(self, record: CallRecord) -> bool:
         """Whether a call of the same queue has been started that was asked for after this one's message went out."""
@@ -231,13 +313,16 @@ class DjangoTrackingStore(OwningStore):
         try:
             try:
                 return work(self._session.connection(), *args)
-            except (OperationalError, InterfaceError):
-                if not self._session.failed():
+            except (OperationalError, InterfaceError, NotSupportedError) as error:
+                if not self._session.failed() and not rows.is_outdated(error):
                     raise
                 return work(self._session.connection(), *args)
         except Error as error:
             self._session.failed()
             raise self._failure(error) from error
+        except SynchronousOnlyOperation:
+            # Django refused before anything was said; in a loop the connection could not even be closed.
+            raise
         except BaseException:
             # A time limit, a shutdown: it may have struck in the middle of a statement.
             self._session.failed()
@@ -246,8 +331,7 @@ class DjangoTrackingStore(OwningStore):
             self._session.release()
 
     def _failure(self, error: Error) -> StoreError:
-        away = isinstance(error, OperationalError | InterfaceError) and not rows.is_conflict(error)
-        kind = StoreUnavailable if away else StoreError
+        kind = StoreUnavailable if rows.is_away(error) else StoreError
         return kind(f"The database {self._session.alias!r} failed: {_first_line(error)}")
 
     async def _apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -303,15 +387,9 @@ def _await_end(connection: BaseDatabaseWrapper, call_id: str) -> bool:
 
 def _beat(connection: BaseDatabaseWrapper, worker: WorkerFacts) -> None:
     now = read_clock(connection)
-    if rows.workers.update(connection, {"boot_id": worker.boot_id}, {"seen_at": now}) == 0:
+    news = {"seen_at": now, "waiting": worker.waiting, "dropped": worker.dropped}
+    if rows.workers.update(connection, {"boot_id": worker.boot_id}, news) == 0:
         rows.workers.insert(connection, {**asdict(worker), "started_at": now, "seen_at": now})
-
-
-def _write_call(connection: BaseDatabaseWrapper, record: CallRecord, replaces: CallRecord | None) -> bool:
-    if replaces is None:
-        return rows.calls.insert(connection, rows.call_values(record))
-    unchanged = {"call_id": record.call_id, "version": replaces.version}
-    return rows.calls.update(connection, unchanged, at_once.changes(record, replaces)) == 1
 
 
 def _write_payload(

@@ -27,6 +27,7 @@ The docstring of a class is its default message. All survive pickling and copyin
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -137,6 +138,23 @@ class CalledInTask(LrpError, RuntimeError):
 
 class PublishFailed(_CallError):
     """The broker did not take the message; it may be called again, under the same id."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        call_id: str | None = None,
+        published: Sequence[str] = (),
+        uncertain: Sequence[str] = (),
+        unpublished: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, call_id=call_id)
+        self.published = tuple(published)
+        """Of many, the ids of the calls whose messages went out."""
+        self.uncertain = tuple(uncertain)
+        """Those whose messages may have gone out: the connection broke before the broker said so."""
+        self.unpublished = tuple(unpublished)
+        """Those whose messages did not go out."""
 
 
 class NotEncodable(LrpError, TypeError):

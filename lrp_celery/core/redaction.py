@@ -53,6 +53,13 @@ _DEEPEST: Final = 6
 _MOST_SECRETS: Final = 100
 _MOST_SHOWN: Final = 100
 _LONGEST_KEY: Final = 200
+#: So many keys are remembered with what was decided of them: a program has few, but data may bring any number.
+_MOST_KEYS: Final = 1000
+#: What shows itself soon, if it is no giant number.
+_PLAIN: Final = frozenset({int, float, bool, type(None)})
+_LONGEST_NUMBER: Final = 64
+#: What has no parts, so that no key in it could hide one.
+_PARTLESS: Final = _PLAIN | {str, bytes}
 
 
 class Redactor:
@@ -63,6 +70,8 @@ class Redactor:
         self._extended: dict[tuple[str, ...], Redactor] = {}
         self._patterns = compiled(tuple(_bare(pattern) for pattern in patterns))
         self._in_text = _assignments(patterns)
+        self._decided: dict[str, bool] = {}
+        self._display = _Display(self)
 
     def also(self, names: Sequence[str]) -> Redactor:
         """Return a redactor that hides these keys, too."""
@@ -77,7 +86,14 @@ class Redactor:
         """Whether the value under `key` is to be hidden."""
         if isinstance(key, bytes):
             key = key[:_LONGEST_KEY].decode("latin-1")
-        return isinstance(key, str) and self._patterns.match(_bare(key[:_LONGEST_KEY])) is not None
+        if not isinstance(key, str):
+            return False
+        decided = self._decided.get(key)
+        if decided is None:
+            decided = self._patterns.match(_bare(key[:_LONGEST_KEY])) is not None
+            if len(self._decided) < _MOST_KEYS and len(key) <= _LONGEST_KEY:
+                self._decided[key] = decided
+        return decided
 
     def arguments(self, args: Any, kwargs: Any, names: Sequence[str] = (), limit: int = 1000) -> str:
         """Show a call's arguments as Python would write them, cut to `limit` characters.
@@ -85,13 +101,13 @@ class Redactor:
         `names` are the parameters that the positional arguments fill, where they are known.
         Never raises: a value that cannot be shown is named by its type.
         """
-        show = _Display(self)
+        show = self._display.repr
         shown = [
-            REDACTED if position < len(names) and self.hides(names[position]) else show.repr(value)
+            REDACTED if position < len(names) and self.hides(names[position]) else show(value)
             for position, value in enumerate(_positional(args))
         ]
-        shown += [f"{key}={REDACTED if self.hides(key) else show.repr(value)}" for key, value in _named(kwargs)]
-        return clean(self._in_text.sub(rf"\g<key>{REDACTED}", ", ".join(shown)), limit)
+        shown += [f"{key}={REDACTED if self.hides(key) else show(value)}" for key, value in _named(kwargs)]
+        return clean(self._without_assignments(", ".join(shown)), limit)
 
     def secrets(self, args: Any, kwargs: Any, names: Sequence[str] = ()) -> frozenset[str]:
         """Return the texts that `arguments` would hide, to be passed to `text` and `tail`."""
@@ -100,7 +116,8 @@ class Redactor:
         for value in (*hidden, *(value for key, value in _named(kwargs) if self.hides(key))):
             found.update(_leaves(value))
         for value in (*_positional(args), *(value for _, value in _named(kwargs))):
-            found.update(self._nested(value))
+            if type(value) not in _PARTLESS:
+                found.update(self._nested(value))
         return frozenset(sorted(found, key=len, reverse=True)[:_MOST_SECRETS])
 
     def text(self, text: str, secrets: frozenset[str] = frozenset(), limit: int = 2000) -> str:
@@ -124,7 +141,11 @@ class Redactor:
     def _blot(self, text: str, secrets: frozenset[str]) -> str:
         for secret in sorted(secrets, key=len, reverse=True):
             text = text.replace(secret, REDACTED)
-        return self._in_text.sub(rf"\g<key>{REDACTED}", text)
+        return self._without_assignments(text)
+
+    def _without_assignments(self, text: str) -> str:
+        # The search for keys is dear, and most texts assign nothing.
+        return self._in_text.sub(rf"\g<key>{REDACTED}", text) if "=" in text or ":" in text else text
 
     def _nested(self, value: object, depth: int = 0) -> Iterator[str]:
         if depth > _DEEPEST:
@@ -148,6 +169,8 @@ class _Display(reprlib.Repr):
         self.maxstring = self.maxother = self.maxlong = 200
 
     def repr1(self, x: Any, level: int) -> str:
+        if type(x) in _PLAIN and (type(x) is not int or x.bit_length() <= _LONGEST_NUMBER):
+            return repr(x)
         try:
             if isinstance(x, Mapping):
                 return self.repr_dict(x, level)

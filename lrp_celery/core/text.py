@@ -11,7 +11,10 @@ def clean(text: str, limit: int | None = None) -> str:
     A cut text ends with an ellipsis, which counts. PostgreSQL refuses NUL, and no driver
     can encode a lone surrogate, so a text that is not cleaned may cost the whole row.
     """
-    cleaned = text.replace("\x00", "").encode("utf-8", "ignore").decode("utf-8")
+    # ASCII has no surrogates, and most texts are that.
+    cleaned = text.replace("\x00", "")
+    if not cleaned.isascii():
+        cleaned = cleaned.encode("utf-8", "ignore").decode("utf-8")
     if limit is None or len(cleaned) <= limit:
         return cleaned
     return cleaned[: limit - 1] + ELLIPSIS

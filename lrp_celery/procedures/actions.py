@@ -15,6 +15,8 @@ class Deed(StrEnum):
 
     ABORT = "abort"
     RERUN = "rerun"
+    RESEND = "resend"
+    HANDLE = "handle"
     REMOVE = "remove"
 
 

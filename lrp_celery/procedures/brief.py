@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from lrp_celery.tracking.callstore import WorkerFacts
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brief:
@@ -21,6 +23,16 @@ class Brief:
     host: str
     parent: int
     pool: str
+    spool: str | None = None
+    """The folder in which the worker's processes keep their reports; None: they keep none."""
+    ear: int = -1
+    flag: int = -1
+    """The descriptors by which they wake whoever drains it."""
+
+    @property
+    def worker(self) -> WorkerFacts:
+        """The worker, as it says of itself."""
+        return WorkerFacts(boot_id=self.boot_id, name=self.name, host=self.host, pid=self.parent, pool=self.pool)
 
     def to_json(self) -> str:
         """Return the form in which it is handed over."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from lrp_celery.core.clock import SystemClock
 from lrp_celery.core.errors import CallIdConflict, NotEncodable, StoreError
+from lrp_celery.core.values import replace
 from lrp_celery.procedures.envelope import Envelope, capture
 from lrp_celery.procedures.options import CallOptions
 from lrp_celery.procedures.publishing import send_or_leave
@@ -18,6 +18,12 @@ from lrp_celery.tracking.callstore import CallStore
 from lrp_celery.tracking.owned import Order, Terms
 from lrp_celery.tracking.record import CallRecord
 from lrp_celery.tracking.reports import CallFacts
+
+
+def refuse_another(order: Order, known: CallRecord) -> None:
+    """Raise `CallIdConflict` if the call that has the id is not the one that is ordered once more."""
+    if known.task != order.facts.task or known.owner != order.facts.owner:
+        raise CallIdConflict(call_id=order.call_id)
 
 
 class Calling:
@@ -46,15 +52,19 @@ class Calling:
             self._runtime.check_transaction()
         if self._task.app.conf.task_always_eager:
             return self._run_now(args, kwargs, summary)
-        envelope = capture(partial(self._publish, args, kwargs))
-        message = envelope.to_json()
-        self._check_size(message)
-        queue = envelope.options.get("routing_key")
-        facts = self._facts(envelope.headers.get, queue, summary)
-        record = self._insert(Order(call_id=self._call_id, facts=facts, terms=self._terms, message=message))
+        order, envelope = self.prepare(args, kwargs, summary)
+        record = self._insert(order)
         if record is not None and record.published_at is not None:
             self._after_commit(partial(self._send, envelope, record.generation))
         return self._call_id
+
+    def prepare(self, args: list[Any], kwargs: dict[str, Any], summary: str) -> tuple[Order, Envelope]:
+        """Return what is to be written of the call, and the message that is to be sent then; nothing is done yet."""
+        envelope = capture(partial(self._publish, args, kwargs))
+        message = envelope.to_json()
+        self._check_size(message)
+        facts = self._facts(envelope.headers.get, envelope.options.get("routing_key"), summary)
+        return Order(call_id=self._call_id, facts=facts, terms=self._terms, message=message), envelope
 
     def _publish(self, args: list[Any], kwargs: dict[str, Any], producer: Any) -> None:
         celery = dict(self._options.celery)
@@ -65,8 +75,7 @@ class Calling:
 
     def _facts(self, get: Callable[[str], Any], queue: str | None, summary: str) -> CallFacts:
         facts = messages.facts_of(get, self._task.name, queue=queue, summary=summary)
-        # The store's clock says when: timeouts are counted by it.
-        return replace(facts, enqueued_at=None, owner=self._options.owner, rerun_of=self._rerun_of)
+        return replace(facts, owner=self._options.owner, rerun_of=self._rerun_of)
 
     def _insert(self, order: Order) -> CallRecord | None:
         """Make the row; None: an earlier call has the id, and this is the same call."""
@@ -77,12 +86,13 @@ class Calling:
         known = store.look(order.call_id)
         if known is None:
             raise StoreError(f"Call {order.call_id!r} was being removed while it was made; make it again.")
-        if known.task != self._task.name or known.owner != self._options.owner:
-            raise CallIdConflict(call_id=order.call_id)
+        refuse_another(order, known)
         return None
 
     def _store(self) -> CallStore:
-        return self._runtime.own if self._options.detached else self._runtime.callers
+        if self._options.detached:
+            return self._runtime.own
+        return self._runtime.of_new_call() if self._options.call_id is None else self._runtime.callers
 
     def _after_commit(self, work: Callable[[], None]) -> None:
         if self._options.detached:

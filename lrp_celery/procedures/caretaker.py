@@ -8,22 +8,29 @@ Any number may run at once: each step is one conditional write.
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from lrp_celery.core.errors import StoreError
 from lrp_celery.procedures.options import name_of
+from lrp_celery.procedures.patience import patience_of
 from lrp_celery.procedures.relay import Relay
 from lrp_celery.procedures.runtime import Runtime
 from lrp_celery.procedures.steadiness import Steadiness
 from lrp_celery.tracking.callstore import WorkerFacts
 from lrp_celery.tracking.owned import Care
 from lrp_celery.tracking.record import CallRecord
+from lrp_celery.tracking.rescuer import Rescuer
+from lrp_celery.tracking.spool.drainer import Backlog
 from lrp_celery.tracking.status import Reason
 
 logger = logging.getLogger("lrp_celery.caretaker")
+
+#: Of its own: who seeds Python's wants it to himself, and this runs in threads of his process.
+_chance: Final = random.SystemRandom()
 
 #: Calls looked after in one round.
 BATCH: Final = 100
@@ -31,6 +38,8 @@ BATCH: Final = 100
 WATCH: Final = 0.25
 #: Seconds between two rounds of whatever is due.
 TICK: Final = 0.1
+#: So many RESCUE_INTERVALs pass, about, between two looks for observed calls of which nothing more is heard.
+OBSERVED: Final = 2.5
 
 
 class Processes(Protocol):
@@ -56,17 +65,33 @@ class _Every:
     seconds: float
     work: Callable[[], None]
     at: float = 0.0
+    jitter: float = 0.0
+    """By what part of its seconds it may come earlier or later, so that not all workers do it at once."""
 
     def do(self, now: float) -> None:
         if now >= self.at:
-            self.at = now + self.seconds
+            self.at = now + self.seconds * _chance.uniform(1 - self.jitter, 1 + self.jitter)
             self.work()
 
 
 class Caretaker:
-    """One worker's; `processes` are its own."""
+    """One worker's; `processes` are its own.
 
-    def __init__(self, app: Any, runtime: Runtime, worker: WorkerFacts, processes: Processes) -> None:
+    `backlog` tells what waits in its spools, `has_left` whether a process of this number, once it is
+    dead, has left anything there.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        runtime: Runtime,
+        worker: WorkerFacts,
+        processes: Processes,
+        backlog: Callable[[], Backlog] = Backlog,
+        has_left: Callable[[int], bool] = lambda _: False,
+    ) -> None:
+        self._backlog = backlog
+        self._has_left = has_left
         self._store = runtime.own
         self._app_name = name_of(app)
         self._worker = worker
@@ -74,11 +99,13 @@ class Caretaker:
         self._relay = Relay(app, runtime.own)
         self._told: set[tuple[str, bool]] = set()
         self._steadiness = Steadiness(self._store.timing.lease)
+        self._rescuer = Rescuer(runtime.own, patience_of(app, runtime))
         limits = runtime.limits
         self._duties = [
             _Every(min(limits.heartbeat, self._store.timing.lease / 3), self._live),
             _Every(WATCH, self._watch),
             _Every(limits.rescue_interval, self._look_after),
+            _Every(OBSERVED * limits.rescue_interval, self._rescue_observed, jitter=0.5),
         ]
 
     def round(self) -> None:
@@ -102,7 +129,8 @@ class Caretaker:
 
     def _live(self) -> None:
         self._store.renew(self._processes.runs())
-        self._store.beat(self._worker)
+        backlog = self._backlog()
+        self._store.beat(replace(self._worker, waiting=backlog.waiting, dropped=backlog.dropped))
         self._steadiness.heard()
 
     def _watch(self) -> None:
@@ -137,6 +165,10 @@ class Caretaker:
             if time.monotonic() > until:
                 return
 
+    def _rescue_observed(self) -> None:
+        if self._steadiness.is_reached:
+            self._rescuer.round(self._store.timing.lease / 5)
+
     def _attend(self, call_id: str) -> bool:
         """Do what is due for a call; return whether its message should have gone out, and did not."""
         record = self._store.look(call_id)
@@ -150,4 +182,7 @@ class Caretaker:
     def _is_dead(self, record: CallRecord) -> bool:
         """Whether the run that holds the call is one of ours, and its process is gone."""
         is_ours = record.run is not None and f"-{self._worker.boot_id}-" in record.run
-        return is_ours and record.pid is not None and self._processes.is_dead(record.pid)
+        if not is_ours or record.pid is None or not self._processes.is_dead(record.pid):
+            return False
+        # What waits to be told may be how the call ended.
+        return not self._has_left(record.pid)

@@ -64,9 +64,14 @@ class Envelope:
 
     def publish(self, app: Any, producer: Any = None) -> None:
         """Send it: whoever sends decides what to do if that fails. Raises what the broker's client raises."""
-        queues = [app.amqp.queues[name] for name in self.queues]
         with app.producer_or_acquire(producer) as sender, sender.connection._reraise_as_library_errors():  # noqa: SLF001 - as Celery's own apply_async does
-            sender.publish(tuple(self.body), declare=queues, retry=True, retry_policy=_ONCE_MORE, **self.options)
+            sender.publish(**self.message(app))
+
+    def message(self, app: Any) -> dict[str, Any]:
+        """Return what `kombu.Producer.publish` takes to send it."""
+        queues = [app.amqp.queues[name] for name in self.queues]
+        body = tuple(self.body)
+        return {"body": body, "declare": queues, "retry": True, "retry_policy": dict(_ONCE_MORE), **self.options}
 
 
 def capture(publish: Callable[[Any], Any]) -> Envelope:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from lrp_celery.core.locks import is_locked
 from lrp_celery.procedures.aborts import Board
 from lrp_celery.tracking.status import Reason
 
@@ -37,6 +38,7 @@ class Notices:
         self._board = board
         self._lock = threading.Lock()
         self._file: int | None = None
+        self._longest = 0
         os.register_at_fork(after_in_child=self._forked)
         board.changed = self.write
 
@@ -46,8 +48,9 @@ class Notices:
             if self._file is None:
                 self._file = self._open()
             shown = json.dumps(self._board.runs()).encode()
+            self._longest = max(self._longest, len(shown))
             # One write: whoever reads meanwhile sees the old or the new, followed by blanks.
-            os.pwrite(self._file, shown.ljust(os.fstat(self._file).st_size), 0)
+            os.pwrite(self._file, shown.ljust(self._longest), 0)
 
     def _open(self) -> int:
         pid = os.getpid()
@@ -86,6 +89,7 @@ class Notices:
             with contextlib.suppress(OSError):
                 os.close(self._file)
             self._file = None
+        self._longest = 0
 
 
 class Noticeboard:
@@ -145,11 +149,7 @@ def _is_unlocked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    else:
-        return True
+        return not is_locked(file)
     finally:
         os.close(file)
 

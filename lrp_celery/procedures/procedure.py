@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -16,6 +16,7 @@ from lrp_celery.procedures.aborts import board
 from lrp_celery.procedures.arguments import Parameters
 from lrp_celery.procedures.bodies import make_plain
 from lrp_celery.procedures.calling import Calling
+from lrp_celery.procedures.envelope import Envelope
 from lrp_celery.procedures.local import LocalProcedure
 from lrp_celery.procedures.options import UNSET, CallOptions, ProcedureOptions, Unset
 from lrp_celery.procedures.results import await_result, wait_for_result
@@ -25,7 +26,7 @@ from lrp_celery.procedures.signal import AbortSignal
 from lrp_celery.procedures.state import CallState
 from lrp_celery.procedures.stores import Store
 from lrp_celery.tracking.callstore import CallStore
-from lrp_celery.tracking.owned import AbortRequest
+from lrp_celery.tracking.owned import AbortRequest, Order
 from lrp_celery.tracking.record import CallRecord
 from lrp_celery.tracking.snapshot import CallSnapshot
 from lrp_celery.tracking.status import Reason
@@ -88,18 +89,39 @@ class LongRunningProcedure(Generic[P, R]):
         tree_args, tree_kwargs = self.parameters.encode(args, kwargs)
         return self._make(tree_args, tree_kwargs, self._call_options)
 
-    def call_again(self, args: list[Any], kwargs: dict[str, Any], earlier: CallRecord) -> str:
+    def call_again(
+        self, args: list[Any], kwargs: dict[str, Any], earlier: CallRecord, new_id: str | None = None
+    ) -> str:
         """Make a new call of what the message of an earlier one held, for the same owner; return its id (RULES 13)."""
-        return self._make(args, kwargs, CallOptions(owner=earlier.owner), rerun_of=earlier.call_id)
+        options = CallOptions(call_id=new_id, owner=earlier.owner)
+        return self._make(args, kwargs, options, rerun_of=earlier.call_id)
+
+    def draft(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[Order, Envelope]:
+        """Return what is to be written of a call, and its message, for whoever makes many; raises what `call` raises.
+
+        `options` as `using` takes them.
+        """
+        self.parameters.check(args, kwargs)
+        tree_args, tree_kwargs = self.parameters.encode(args, kwargs)
+        calling, summary = self._calling(tree_args, tree_kwargs, self._call_options.merged(**options), None)
+        return calling.prepare(tree_args, tree_kwargs, summary)
 
     def _make(self, args: list[Any], kwargs: dict[str, Any], options: CallOptions, rerun_of: str | None = None) -> str:
+        calling, summary = self._calling(args, kwargs, options, rerun_of)
+        return calling.make(args, kwargs, summary)
+
+    def _calling(
+        self, args: list[Any], kwargs: dict[str, Any], options: CallOptions, rerun_of: str | None
+    ) -> tuple[Calling, str]:
         task = self.task
         runtime = runtime_of(task.app)
         redactor = runtime.redactor.also(self.options.sensitive)
         summary = redactor.arguments(args, kwargs, self.parameters.positional)
         terms = self.options.terms(task.app, runtime.limits.grace, options)
         calling = Calling(task, runtime, terms, options, options.call_id or new_id(), rerun_of=rerun_of)
-        return calling.make(args, kwargs, summary)
+        return calling, summary
 
     def using(
         self,

@@ -11,8 +11,8 @@ from lrp_celery.tracking.callstore import Payload
 from lrp_celery.tracking.record import CallRecord
 
 
-def rerun(app: Any, runtime: Runtime, call_id: str) -> str:
-    """Make the new call, in the caller's transaction; return its id."""
+def rerun(app: Any, runtime: Runtime, call_id: str, new_id: str | None = None) -> str:
+    """Make the new call, in the caller's transaction; return its id. With a `new_id` that is taken by it nothing is made."""
     record = runtime.callers.look(call_id)
     if record is None:
         raise CallNotFound(call_id=call_id)
@@ -20,7 +20,7 @@ def rerun(app: Any, runtime: Runtime, call_id: str) -> str:
     procedure = getattr(app.tasks.get(record.task), "lrp_procedure", None)
     if procedure is None:
         raise _refused(record, f"this process knows no procedure {record.task!r}")
-    again: str = procedure.call_again(envelope.args, envelope.kwargs, record)
+    again: str = procedure.call_again(envelope.args, envelope.kwargs, record, new_id)
     return again
 
 

@@ -10,17 +10,20 @@ import os
 import socket
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
 from lrp_celery.procedures.caretaker import BATCH
 from lrp_celery.procedures.options import name_of
+from lrp_celery.procedures.patience import patience_of
+from lrp_celery.procedures.post import take_over
 from lrp_celery.procedures.relay import Relay
 from lrp_celery.procedures.runtime import Runtime
 from lrp_celery.procedures.steadiness import Steadiness
 from lrp_celery.tracking.callstore import CallStore, WorkerFacts
 from lrp_celery.tracking.owned import Care
+from lrp_celery.tracking.rescuer import Rescuer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,8 @@ class LookedAfter:
     """Of these, calls whose message was sent."""
     left: int = 0
     """Calls that a run holds, and that were due all the same: whether it lives was not judged."""
+    judged: int = 0
+    """Calls of other tasks that were settled, or marked as interrupted, because nothing more is heard of them."""
 
 
 def look_after(app: Any, runtime: Runtime) -> LookedAfter:
@@ -50,14 +55,16 @@ def rescue(app: Any, runtime: Runtime) -> LookedAfter:
 
     So long it first shows that it can reach the store, as a worker does, before it holds the
     silence of others against them. A call that is not idempotent is given up after three leases
-    without a sign of life.
+    without a sign of life. Calls of tasks that are no procedures are judged, too
+    (`lrp_celery.tracking.rescue`).
     """
     store = runtime.own
     host = socket.gethostname()
     facts = WorkerFacts(boot_id=uuid.uuid4().hex[:12], name=f"rescue@{host}", host=host, pid=os.getpid(), pool="")
     try:
         _live_for_a_lease(store, facts)
-        return _Round(app, runtime, may_judge=True).go()
+        done = _Round(app, runtime, may_judge=True).go()
+        return replace(done, judged=Rescuer(store, patience_of(app, runtime)).sweep())
     finally:
         store.forget_worker(facts.boot_id)
 
@@ -75,12 +82,14 @@ def _live_for_a_lease(store: CallStore, facts: WorkerFacts) -> None:
 class _Round:
     def __init__(self, app: Any, runtime: Runtime, *, may_judge: bool) -> None:
         self._store = runtime.own
+        self._app = app
         self._app_name = name_of(app)
         self._relay = _relay(os.getpid(), app, cast("Any", self._store))
         self._may_judge = may_judge
         self._calls = self._sent = self._left = 0
 
     def go(self) -> LookedAfter:
+        take_over(self._app, self._store)
         seen: set[str] = set()
         while new := [call_id for call_id in self._due() if call_id not in seen]:
             seen.update(new)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from celery import _state as _celery_state
 
@@ -19,6 +19,9 @@ from lrp_celery.tracking.callstore import CallStore
 T = TypeVar("T")
 
 logger = logging.getLogger("lrp_celery.actions")
+
+#: A day, in seconds.
+SILENT_AFTER: Final = 86_400.0
 
 #: Celery's own, which its type stubs do not know of.
 _state: Any = _celery_state
@@ -34,7 +37,7 @@ class Limits:
     publish_wait: float = 1.0
     grace: float = 10.0
     max_payload: int = 262_144
-    silent_after: float = 86_400.0
+    silent_after: float = SILENT_AFTER
 
 
 class Runtime(Protocol):
@@ -43,6 +46,10 @@ class Runtime(Protocol):
     @property
     def callers(self) -> CallStore:
         """What a caller uses: its writes belong to his transaction, if he has one."""
+        ...
+
+    def of_new_call(self) -> CallStore:
+        """Return what writes the row of a call whose id nobody else has: it belongs to the caller's transaction, too."""
         ...
 
     @property
@@ -100,6 +107,10 @@ class PlainRuntime:
     @property
     def callers(self) -> CallStore:
         """The same store: there is no transaction to belong to."""
+        return self.own
+
+    def of_new_call(self) -> CallStore:
+        """Return the store."""
         return self.own
 
     def of_run(self, *, inline: bool) -> CallStore:

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -22,6 +22,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from lrp_celery.core import codec
 from lrp_celery.core.errors import NotEncodable, StoreError
+from lrp_celery.core.values import replace
 from lrp_celery.procedures import context
 from lrp_celery.procedures.aborts import Interrupted, Reach
 from lrp_celery.procedures.context import CurrentCall
@@ -32,15 +33,18 @@ from lrp_celery.procedures.reporter import Reporter
 from lrp_celery.procedures.runtime import Runtime, runtime_of
 from lrp_celery.procedures.signal import AbortController, AbortSignal, never
 from lrp_celery.procedures.workers import ensure_care
-from lrp_celery.tracking import messages, outcomes, owned
-from lrp_celery.tracking.callstore import CallStore, Known
-from lrp_celery.tracking.owned import Claim, Delivery, Settlement, Verdict
+from lrp_celery.tracking import messages, observer, outcomes, owned
+from lrp_celery.tracking.callstore import CallStore, Known, Payload
+from lrp_celery.tracking.owned import Claim, Delivery, Settled, Settlement, Verdict
 from lrp_celery.tracking.publishing import diverting
 from lrp_celery.tracking.record import CallRecord, Turn
-from lrp_celery.tracking.reports import NO_ERROR, Again, ErrorFacts, Outcome
+from lrp_celery.tracking.recorder import losses
+from lrp_celery.tracking.reports import NO_ERROR, Again, ErrorFacts, Outcome, RunFacts
 from lrp_celery.tracking.runs import Running, runs
+from lrp_celery.tracking.spool.spool import leave
 from lrp_celery.tracking.status import CallStatus, Reason
 from lrp_celery.tracking.store import is_usable_id
+from lrp_celery.tracking.tracking import tracking_of
 
 logger = logging.getLogger("lrp_celery.procedures")
 
@@ -161,11 +165,12 @@ class _Run:
 
     def _end_quietly(self, claim: Claim) -> Any:
         record = claim.record
-        if record is not None and record.status is CallStatus.SUCCEEDED:
+        # Of a call that was removed, which is no longer SETTLED but STALE, nobody knows any more what it returned.
+        is_settled = claim.verdict is Verdict.SETTLED
+        if is_settled and record is not None and record.status is CallStatus.SUCCEEDED and record.keep_result:
             # The broker delivered it again: Celery may still have a chain to go on with.
-            payload = self._store.payload(record.call_id)
-            if payload is not None and payload.result is not None:
-                return codec.loads(payload.result)
+            result = (self._store.payload(record.call_id) or Payload()).result
+            return None if result is None else codec.loads(result)
         raise Ignore(f"This copy of call {self._running.call_id} does not run: {claim.verdict}.")
 
     # --- running
@@ -264,7 +269,8 @@ class _Run:
                 )
             )
         # A body that has published its own retry and returns all the same has a further turn to come.
-        succeeded = Settlement(outcome=Outcome(status=CallStatus.SUCCEEDED), result=text)
+        kept = None if tree is None else text
+        succeeded = Settlement(outcome=Outcome(status=CallStatus.SUCCEEDED), result=kept)
         return _Ending(None if self._given_up else succeeded, value=tree)
 
     def _bad_result(self, error: NotEncodable) -> _Ending:
@@ -292,12 +298,28 @@ class _Run:
         try:
             record = self._insisting(lambda: self._store.settle(call_id, token, settlement, self._known))
         except StoreError as error:
-            logger.error(  # noqa: TRY400 - the traceback of the store's error says nothing
-                "Call %s ended as %s, which could not be recorded: %s", call_id, settlement.outcome.status, error
+            settled = Settled(
+                call_id=call_id, turn=self._running.turn, run=RunFacts(token=token), settlement=settlement
             )
+            # Inside its caller it is his transaction that would have to be committed.
+            is_left = not self._running.inline and leave(settled, self._store.place)
+            what = "is recorded when the store is back" if is_left else "could not be recorded"
+            logger.error("Call %s ended as %s, which %s: %s", call_id, settlement.outcome.status, what, error)  # noqa: TRY400 - the traceback of the store's error says nothing
             return
         if record is None:
             raise Ignore(f"Call {call_id} was taken from this run: its outcome does not count.")
+        if record.status is not CallStatus.SUCCEEDED:
+            self._end_what_follows(record.status)
+
+    def _end_what_follows(self, status: CallStatus) -> None:
+        """Make the rows of the steps after it, which nobody sends any more. It must not raise."""
+        try:
+            tracking = tracking_of(self._task.app)
+            if tracking is not None:
+                task, running = self._task, self._running
+                observer.never_sent(tracking, task.app, task.name, running.call_id, status, running.following)
+        except Exception as error:  # noqa: BLE001 - the call has been settled, and that stands
+            losses.add("row of a later step", error)
 
     def _insisting(self, write: Callable[[], T]) -> T:
         """Do `write`; while the store is away, again until SETTLE_WAIT is over. No soft limit gets between."""

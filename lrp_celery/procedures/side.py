@@ -13,6 +13,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,10 +22,16 @@ from lrp_celery.procedures.brief import Brief
 from lrp_celery.procedures.caretaker import TICK, Caretaker
 from lrp_celery.procedures.notices import Noticeboard
 from lrp_celery.procedures.runtime import runtime_of
-from lrp_celery.tracking.callstore import WorkerFacts
+from lrp_celery.tracking.callstore import CallStore
+from lrp_celery.tracking.spool.bell import Ear
+from lrp_celery.tracking.spool.drainer import Backlog, Drainer
+from lrp_celery.tracking.spool.draining import Draining
+from lrp_celery.tracking.spool.files import has_left
 
 #: Seconds that it may take to end once its worker is gone, whatever it is waiting for.
-_PATIENCE: Final = 5.0
+_PATIENCE: Final = 6.0
+#: Seconds of these in which it drains what is left in the spools.
+_DRAIN: Final = 4.0
 
 
 def main() -> None:
@@ -32,6 +40,8 @@ def main() -> None:
     # The terminal's Ctrl-C is for the worker, which may still have to finish what runs.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    # Whoever started this process has held it back until now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s/lrp_celery side process] %(message)s")
     logging.getLogger("lrp_celery").setLevel(logging.INFO)
     brief = Brief.from_json(sys.stdin.read())
@@ -39,13 +49,34 @@ def main() -> None:
     sys.path[:] = brief.path
     app = find_app(brief.app)
     app.loader.import_default_modules()
-    worker = WorkerFacts(boot_id=brief.boot_id, name=brief.name, host=brief.host, pid=brief.parent, pool=brief.pool)
-    caretaker = Caretaker(app, runtime_of(app), worker, Noticeboard(Path(brief.folder)))
+    runtime = runtime_of(app)
+    draining = _draining(brief, runtime.own)
+    backlog = Backlog if draining is None else lambda: draining.backlog
+    caretaker = Caretaker(app, runtime, brief.worker, Noticeboard(Path(brief.folder)), backlog, _leavings(brief))
     while not ended.wait(TICK) and os.getppid() == brief.parent:
         caretaker.round()
-    caretaker.close()
+    if draining is not None:
+        draining.finish(_DRAIN)
+    if ended.is_set():
+        caretaker.close()
     if os.getppid() != brief.parent:
+        # Whoever sees its last sign of life grow old knows that calls may have been lost with it.
         _clear_away(brief)
+
+
+def _draining(brief: Brief, store: CallStore) -> Draining | None:
+    """Begin to drain what the worker's processes report; None: they have no spool."""
+    if brief.spool is None:
+        return None
+    draining = Draining(Drainer(store, Path(brief.spool), brief.boot_id), Ear(brief.ear, brief.flag))
+    draining.start()
+    return draining
+
+
+def _leavings(brief: Brief) -> Callable[[int], bool]:
+    """Return what tells whether a process has left reports in the worker's spools."""
+    spool = brief.spool
+    return (lambda _: False) if spool is None else partial(has_left, Path(spool), brief.boot_id)
 
 
 def _end_with(brief: Brief) -> None:

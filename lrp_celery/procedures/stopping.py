@@ -14,6 +14,7 @@ from lrp_celery.procedures.runtime import Runtime
 from lrp_celery.tracking.callstore import CallStore
 from lrp_celery.tracking.owned import AbortRequest, is_held
 from lrp_celery.tracking.record import CallRecord
+from lrp_celery.tracking.rescue import is_silent
 from lrp_celery.tracking.status import CallStatus, Reason
 
 #: The pool whose processes may be killed: another one takes the place.
@@ -98,10 +99,7 @@ class Stopping:
         return BEFORE if asked is None else UNDER_WAY
 
     def _is_silent(self, record: CallRecord) -> bool:
-        now = SystemClock().now()
-        heard = now - timedelta(seconds=self._runtime.limits.silent_after)
-        is_unheard = record.updated_at < heard and (record.due_at is None or record.due_at < heard)
-        return is_unheard or (record.run is None and record.expires_at is not None and record.expires_at < now)
+        return is_silent(record, SystemClock().now(), timedelta(seconds=self._runtime.limits.silent_after))
 
     def _check_force(self, store: CallStore, record: CallRecord) -> None:
         """Refuse to kill a process that runs more than this call, or that nobody would replace."""

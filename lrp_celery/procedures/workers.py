@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,15 +21,18 @@ from typing import Any, Final
 
 from celery import signals
 
+from lrp_celery.core.errors import LrpError
 from lrp_celery.procedures import declared, revoking
 from lrp_celery.procedures.aborts import Board, board, listen
 from lrp_celery.procedures.brief import Brief
 from lrp_celery.procedures.caretaker import TICK, Caretaker
 from lrp_celery.procedures.notices import Notices
-from lrp_celery.procedures.runtime import Runtime
+from lrp_celery.procedures.post import Post, open_post
+from lrp_celery.procedures.runtime import Runtime, runtime_of
 from lrp_celery.tracking.callstore import WorkerFacts
 from lrp_celery.tracking.runs import boot_id
 from lrp_celery.tracking.status import Reason
+from lrp_celery.tracking.tracking import tracking_of
 
 logger = logging.getLogger("lrp_celery.procedures")
 
@@ -54,8 +58,9 @@ def connect() -> None:
 class SideProcess:
     """The worker's side process, started again whenever it dies."""
 
-    def __init__(self, brief: Brief) -> None:
+    def __init__(self, brief: Brief, post: Post | None = None) -> None:
         self._brief = brief
+        self._post = post
         self._process: subprocess.Popen[str] | None = None
         self._ending = threading.Event()
         self._pid = os.getpid()
@@ -78,6 +83,9 @@ class SideProcess:
         if os.getpid() != self._pid or self._ending.is_set():
             return
         self._ending.set()
+        if self._post is not None:
+            # All that it is to drain is there now, and nobody writes to it any more.
+            self._post.close()
         if self._process is not None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -85,12 +93,18 @@ class SideProcess:
         shutil.rmtree(self._brief.folder, ignore_errors=True)
 
     def _launch(self) -> None:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "lrp_celery.procedures.side"],
-            stdin=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, self._brief.path))},
-        )
+        # Told to end before it has begun, it must not die of it: there may be reports to bring home.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lrp_celery.procedures.side"],
+                stdin=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, self._brief.path))},
+                pass_fds=[] if self._post is None else self._post.descriptors,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self._process = process
         if process.stdin is not None:
             with contextlib.suppress(OSError):
@@ -98,11 +112,13 @@ class SideProcess:
                 process.stdin.close()
 
     def _watch(self) -> None:
+        short_lives = 0
         while not self._ending.is_set() and self._process is not None:
             began = time.monotonic()
             code = self._process.wait()
+            short_lives = short_lives + 1 if time.monotonic() - began < _PATIENCE else 0
             # At once, for leases lapse meanwhile; but one that cannot live is not started without end.
-            if self._ending.wait(_PATIENCE if time.monotonic() - began < _PATIENCE else 0):
+            if self._ending.wait(_PATIENCE if short_lives > 1 else 0):
                 return
             logger.error("The side process ended with %d and is started again.", code)
             self._launch()
@@ -168,32 +184,58 @@ def _on_setup(*, sender: str, instance: Any, **_: Any) -> None:
     """A worker is about to start its pool."""
     global _side  # noqa: PLW0603 - one for each worker
     app = instance.app
-    where = _place_of(app)
-    if _side is not None or not declared.in_app(app):
+    tracking = tracking_of(app)
+    # A store that no other process reaches can be looked after by none.
+    is_watched = tracking is not None and tracking.store.place is not None
+    if _side is not None or not (is_watched or declared.in_app(app)):
         return
+    where = _place_of(app)
     if where is None:
-        logger.warning("The Celery app is no attribute of a module: its calls are looked after from a thread.")
+        logger.warning(
+            "The Celery app is no attribute of a module: reports are written, and calls looked after, by the worker itself."
+        )
         return
     try:
         folder = _make_folder()
     except OSError as error:
-        logger.warning("No folder for the worker's notices (%s): its calls are looked after from a thread.", error)
+        logger.warning(
+            "No folder for the worker's notices (%s): it writes reports and looks after calls itself.", error
+        )
         return
     Notices(folder, board)
+    post = None if tracking is None else open_post(tracking, str(sender))
     pool = instance.pool_cls if isinstance(instance.pool_cls, str) else instance.pool_cls.__module__.rpartition(".")[2]
-    _side = SideProcess(
-        Brief(
-            app=where,
-            path=sys.path,
-            folder=str(folder),
-            boot_id=boot_id(),
-            name=str(sender),
-            host=socket.gethostname(),
-            parent=os.getpid(),
-            pool=pool,
-        )
+    brief = Brief(
+        app=where,
+        path=sys.path,
+        folder=str(folder),
+        boot_id=boot_id(),
+        name=str(sender),
+        host=socket.gethostname(),
+        parent=os.getpid(),
+        pool=pool,
     )
+    _side = SideProcess(brief if post is None else post.told_in(brief), post)
     _side.start()
+    _show_up(app, brief)
+
+
+def _show_up(app: Any, brief: Brief) -> None:
+    """Say that the worker is there before it runs anything: its side process takes a while to begin.
+
+    Otherwise nobody would know that one has died which was killed in its first moments.
+    """
+
+    def beat() -> None:
+        try:
+            runtime_of(app).own.beat(brief.worker)
+        except LrpError as error:
+            logger.warning("Worker %s could not say that it is there: %s", brief.name, error)
+
+    # A thread that ends closes its connection; and the pool must not be forked from beside it.
+    thread = threading.Thread(target=beat, name="lrp_celery-shows-up", daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
 
 
 def _on_process(**_: Any) -> None:

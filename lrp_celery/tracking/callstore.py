@@ -10,14 +10,16 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar
 
 from lrp_celery.core.errors import StoreError
 from lrp_celery.core.text import bounded
-from lrp_celery.tracking import items, owned
+from lrp_celery.core.values import replace
+from lrp_celery.tracking import decisions, items, owned
 from lrp_celery.tracking.items import Put
+from lrp_celery.tracking.merge import merge
 from lrp_celery.tracking.news import Newsroom, Watch
 from lrp_celery.tracking.owned import (
     AbortRequest,
@@ -30,12 +32,18 @@ from lrp_celery.tracking.owned import (
     Retry,
     Settlement,
     Timing,
+    Verdict,
 )
 from lrp_celery.tracking.record import CallRecord, LogLine
+from lrp_celery.tracking.reports import Report
+from lrp_celery.tracking.rescue import Patience, Suspicion
 from lrp_celery.tracking.steps import Merged
 from lrp_celery.tracking.store import MAX_ERROR, MAX_NAME, Found, MergingStore, ReportStore, require_id
 
 A = TypeVar("A")
+
+#: Told of an order whose id has a row already, and of that row; raises if this is not the same call.
+Taken = Callable[[Order, CallRecord], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +89,22 @@ class WorkerFacts:
     pool: str
     started_at: datetime | None = None
     seen_at: datetime | None = None
+    waiting: int = 0
+    """Bytes that wait in its spools."""
+    dropped: int = 0
+    """Reports that its processes had to drop because their spools were full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """What a look through a stretch of the open calls found."""
+
+    records: Sequence[CallRecord]
+    """Observed calls that have to be judged, in no order."""
+    until: datetime | None
+    """Where the next stretch begins; None: there are no more open calls."""
+    now: datetime
+    """The store's time."""
 
 
 #: How long a worker that has not said goodbye is remembered.
@@ -101,6 +125,14 @@ class CallStore(ReportStore, Protocol):
         """Make the row of a new call, in the caller's transaction; None: the id has one already.
 
         The id of a call that was removed, or whose time to live is over, is free again.
+        """
+        ...
+
+    def insert_all(self, orders: Sequence[Order], taken: Taken) -> list[CallRecord | None]:
+        """Make the rows of new calls, in the caller's transaction and in as few writes as the store can.
+
+        None stands for an id that has a row already; `taken` is told of each, and whatever it raises leaves
+        none of the rows, where the store has transactions.
         """
         ...
 
@@ -147,6 +179,10 @@ class CallStore(ReportStore, Protocol):
 
     def remove(self, call_id: str, *, when_settled: bool = False) -> bool:
         """Let an ended call read as absent; False: it is open (and is removed once it has ended, if `when_settled`)."""
+        ...
+
+    def handle(self, call_id: str, by: str | None = None) -> bool:
+        """Note that somebody has dealt with a call's failure; False: it is none, or somebody has before."""
         ...
 
     @property
@@ -202,6 +238,10 @@ class CallStore(ReportStore, Protocol):
         """Note that the message is being sent again, and return it; None: it must not be sent (any more)."""
         ...
 
+    def resend(self, call_id: str) -> tuple[CallRecord, str] | None:
+        """Note that the message goes out now, and return it; None: it is not there, not due, or somebody has claimed the call."""
+        ...
+
     def put_off(self, call_id: str) -> None:
         """Let the message wait for its turn in a long queue."""
         ...
@@ -210,12 +250,28 @@ class CallStore(ReportStore, Protocol):
         """Note that whoever was to send the message could not: the relay is to do it as soon as it is due."""
         ...
 
+    def none_sent(self, call_ids: Sequence[str]) -> None:
+        """Note the same of many calls that were just made, in as few writes as the store can."""
+        ...
+
     def is_overtaken(self, record: CallRecord) -> bool:
         """Whether a call of the same queue has been started that was asked for after this one's message went out."""
         ...
 
+    def suspects(self, after: datetime | None, patience: Patience, gone: Iterable[str]) -> Suspects:
+        """Look through a stretch of the open calls, those asked for first after `after` (None: the first of all).
+
+        A stretch is bounded by what the store reads, not by what it finds, so that one costs the
+        same however many calls are open. `gone`: boot ids of workers.
+        """
+        ...
+
+    def conclude(self, judged: CallRecord, report: Report) -> bool:
+        """Merge what was inferred from a row, if it still is that row; of several that do, one is first."""
+        ...
+
     def beat(self, worker: WorkerFacts) -> None:
-        """Note that a worker is alive."""
+        """Note that a worker is alive, and what it says of its spools."""
         ...
 
     def workers(self) -> Sequence[WorkerFacts]:
@@ -255,6 +311,21 @@ class OwningStore(MergingStore):
         """Return owned calls that somebody must look after now."""
 
     @abstractmethod
+    def _suspects(self, after: datetime | None, suspicion: Suspicion) -> tuple[Sequence[CallRecord], datetime | None]:
+        """Return the calls of a stretch on which the suspicion falls, and where the next one begins."""
+
+    def suspects(self, after: datetime | None, patience: Patience, gone: Iterable[str]) -> Suspects:
+        """Look through a stretch of the open calls."""
+        now = self._now()
+        records, until = self._suspects(after, Suspicion.at(now, patience, gone))
+        return Suspects(records, until, now)
+
+    def conclude(self, judged: CallRecord, report: Report) -> bool:
+        """Merge what was inferred from a row, if it still is that row."""
+        merged = merge(judged, None, report, self._now())
+        return merged is not None and self._write(merged, judged)
+
+    @abstractmethod
     def beat(self, worker: WorkerFacts) -> None:
         """Note that a worker is alive."""
 
@@ -273,9 +344,9 @@ class OwningStore(MergingStore):
     def insert(self, order: Order) -> CallRecord | None:
         """Make the row of a new call."""
         require_id(order.call_id)
-        fresh = owned.place(None, order, self._now(), self.timing)
-        if fresh is not None and self._write(fresh, None):
-            return fresh.record
+        placed = self._make(order)
+        if placed is not None:
+            return placed
 
         def again(found: Found) -> tuple[Merged | None, CallRecord | None]:
             merged = owned.place(found.record, order, found.now, self.timing)
@@ -283,10 +354,42 @@ class OwningStore(MergingStore):
 
         return self._change(order.call_id, again)
 
+    def insert_all(self, orders: Sequence[Order], taken: Taken) -> list[CallRecord | None]:
+        """Make the rows of new calls."""
+        for order in orders:
+            require_id(order.call_id)
+        # Nothing takes back what has been written here: so whoever objects is asked before.
+        for order in orders:
+            known = self.look(order.call_id)
+            if known is not None:
+                taken(order, known)
+        return [self._insert_or_tell(order, taken) for order in orders]
+
+    def _insert_or_tell(self, order: Order, taken: Taken) -> CallRecord | None:
+        placed = self.insert(order)
+        if placed is None:
+            known = self.look(order.call_id)
+            if known is None:
+                raise StoreError(f"Call {order.call_id!r} was being removed while it was made; make it again.")
+            taken(order, known)
+        return placed
+
+    def _make(self, order: Order) -> CallRecord | None:
+        """Make the row of a call whose id is new; None: it has one."""
+        fresh = owned.place(None, order, self._now(), self.timing)
+        return fresh.record if fresh is not None and self._write(fresh, None) else None
+
     def claim(self, delivery: Delivery) -> Claim:
         """Decide whether a delivered message may run its call."""
         require_id(delivery.call_id)
+        begun = self._begin(delivery)
+        if begun is not None:
+            return Claim(Verdict.GRANTED, begun)
         return self._change(delivery.call_id, lambda found: owned.claim(found.record, delivery, found.now, self.timing))
+
+    def _begin(self, delivery: Delivery) -> CallRecord | None:
+        """Claim without a look at the row, where a store can; None: it cannot, or the row has to be looked at."""
+        return None
 
     def renew(self, runs: Iterable[tuple[str, str]]) -> dict[str, CallRecord]:
         """Extend the leases of these (call id, run)."""
@@ -346,6 +449,12 @@ class OwningStore(MergingStore):
 
         return self._change(call_id, rule)
 
+    def handle(self, call_id: str, by: str | None = None) -> bool:
+        """Note that somebody has dealt with a call's failure."""
+        require_id(call_id)
+        named = bounded(by, MAX_NAME)
+        return self._apply(call_id, lambda found: decisions.handle(found.record, named, found.now)) is not None
+
     def put(self, item: Put) -> None:
         """Let a row say what an item of seed 000's `Store` says (`lrp_celery.tracking.items`)."""
         require_id(item.call_id)
@@ -384,8 +493,17 @@ class OwningStore(MergingStore):
 
     def sending(self, call_id: str) -> tuple[CallRecord, str] | None:
         """Note that the message is being sent again, and return it."""
-        record = self._apply(call_id, self._note_sending)
-        message = None if record is None else (self.payload(call_id) or Payload()).message
+        return self._with_message(self._apply(call_id, self._note_sending))
+
+    def resend(self, call_id: str) -> tuple[CallRecord, str] | None:
+        """Note that the message goes out now, and return it."""
+        require_id(call_id)
+        return self._with_message(
+            self._apply(call_id, lambda found: decisions.resend(found.record, found.now, self.timing))
+        )
+
+    def _with_message(self, record: CallRecord | None) -> tuple[CallRecord, str] | None:
+        message = None if record is None else (self.payload(record.call_id) or Payload()).message
         return None if record is None or message is None else (record, message)
 
     def _note_sending(self, found: Found) -> Changed:
@@ -404,6 +522,11 @@ class OwningStore(MergingStore):
             return Changed(owned.put_off(found.record, found.now, self.timing), applied=True)
 
         self._apply(call_id, rule)
+
+    def none_sent(self, call_ids: Sequence[str]) -> None:
+        """Note that whoever was to send these messages could not."""
+        for call_id in call_ids:
+            self.not_sent(call_id)
 
     def not_sent(self, call_id: str) -> None:
         """Note that whoever was to send the message could not."""

@@ -23,6 +23,9 @@ from lrp_celery.tracking.store import MAX_SUMMARY
 #: Tasks that pass each of their items on to another task, and whether as several arguments.
 _PASSING_ON: Final = {"celery.map": False, "celery.starmap": True, "celery.chunks": True}
 _MOST_SHOWN: Final = 20
+_FEW: Final = 10
+_PLAIN: Final = frozenset({float, bool, type(None)})
+_LONGEST: Final = 64
 _MOST_SEARCHED: Final = 1000
 
 
@@ -99,23 +102,28 @@ def secrets(redactor: Redactor, call: Arguments) -> frozenset[str]:
 
 def given_by_publisher(call: Arguments, get: Get) -> dict[str, str]:
     """Return the texts that were given with a message: those that are not what Celery itself makes of the arguments."""
-    parts = {"args": call.args or (), "kwargs": call.kwargs or {}}
-    return {
-        part: clean(text, MAX_SUMMARY)
-        for part, value in parts.items()
-        if (text := _text(get(f"{part}repr"))) is not None and text != _celerys_own(call.app, part, value)
-    }
+    given = {}
+    for part, value in ("args", call.args or ()), ("kwargs", call.kwargs or {}):
+        text = _text(get(f"{part}repr"))
+        if text is not None and not _says_no_more(text, value) and text != celerys_own(call.app, part, value):
+            given[part] = clean(text, MAX_SUMMARY)
+    return given
 
 
 def given_in_message(redactor: Redactor, call: Arguments, get: Get) -> Mapping[str, str]:
     """Return the texts that were given with a message, as its worker knows them."""
-    stamped = get(HEADER)
-    if isinstance(stamped, Mapping):
-        shown = stamped.get("shown")
-        return {part: _text(text) or "" for part, text in shown.items()} if isinstance(shown, Mapping) else {}
+    if isinstance(get(HEADER), Mapping):
+        return given_before(get)
     if not isinstance(call.args, list | tuple) or not isinstance(call.kwargs, Mapping):
         return {}
     return _given_by_stranger(redactor, call, get)
+
+
+def given_before(get: Get) -> Mapping[str, str]:
+    """Return the texts that were given with an earlier publish of the call."""
+    stamped = get(HEADER)
+    shown = stamped.get("shown") if isinstance(stamped, Mapping) else None
+    return {part: _text(text) or "" for part, text in shown.items()} if isinstance(shown, Mapping) else {}
 
 
 def _given_by_stranger(redactor: Redactor, call: Arguments, get: Get) -> dict[str, str]:
@@ -126,7 +134,7 @@ def _given_by_stranger(redactor: Redactor, call: Arguments, get: Get) -> dict[st
     """
     given = given_by_publisher(call, get)
     # His tuple of arguments is a list here.
-    if given.get("args") == _celerys_own(call.app, "args", tuple(call.args)):
+    if given.get("args") == celerys_own(call.app, "args", tuple(call.args)):
         del given["args"]
     if "args" in given and any(map(redactor.hides, (call.names or ())[: len(call.args)])):
         given["args"] = REDACTED
@@ -136,10 +144,27 @@ def _given_by_stranger(redactor: Redactor, call: Arguments, get: Get) -> dict[st
     return given
 
 
-def _celerys_own(app: Any, part: str, value: Any) -> str:
+def _says_no_more(text: str, value: Any) -> bool:
+    """Whether a text is just what Python makes of a few plain arguments, whoever made it: Celery's way costs more."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else None
+    return parts is not None and len(value) <= _FEW and all(map(_is_brief, parts)) and text == repr(value)
+
+
+def _is_brief(value: Any) -> bool:
+    return len(value) <= MAX_SUMMARY if type(value) is str else _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    kind = type(value)
+    return kind in _PLAIN or (kind is int and value.bit_length() <= _LONGEST)
+
+
+def celerys_own(app: Any, part: str, value: Any) -> str:
     """Return the text that Celery makes of arguments."""
-    if isinstance(value, tuple | dict) and not value:
-        return str(value)
+    if isinstance(value, tuple) and len(value) <= _FEW and all(map(_is_number, value)):
+        return repr(value)
+    if isinstance(value, dict) and not value:
+        return "{}"
     # Celery 5.6 has no such setting, and goes as deep as its default says.
     levels = getattr(app.conf, "task_repr_maxlevels", 3)
     return saferepr(value, getattr(app.amqp, f"{part}repr_maxsize"), maxlevels=levels)

@@ -6,10 +6,11 @@ their runs. A row that a run holds is taken from it, and the run's own outcome i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from lrp_celery.core.values import replace
 from lrp_celery.tracking import owned
 from lrp_celery.tracking.owned import Order, Settlement, Terms, Timing
 from lrp_celery.tracking.record import CallRecord
@@ -47,7 +48,9 @@ def put(record: CallRecord | None, item: Put, now: datetime, timing: Timing) -> 
         keep_result=True,
     )
     ended = owned.impose(settled, item.settlement, now)
-    return replace(ended, payload={**(placed.payload or {}), **(ended.payload or {})}, forgets_runs=placed.forgets_runs)
+    return replace(
+        ended, payload={**(placed.payload or {}), **(ended.payload or {})} or None, forgets_runs=placed.forgets_runs
+    )
 
 
 def take_out(record: CallRecord | None, now: datetime) -> Merged | None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from lrp_celery.core.clock import Clock, SystemClock
+from lrp_celery.core.values import replace
 from lrp_celery.tracking import owned
 from lrp_celery.tracking.callstore import OwningStore, Payload, WorkerFacts, is_remembered
 from lrp_celery.tracking.owned import Timing
 from lrp_celery.tracking.record import AttemptRecord, CallRecord, LogLine
+from lrp_celery.tracking.rescue import Suspicion
 from lrp_celery.tracking.steps import Merged
 from lrp_celery.tracking.store import Found, require_threshold
+
+#: Open calls that are looked through at once.
+STRETCH: Final = 1000
 
 
 class MemoryTrackingStore(OwningStore):
@@ -96,6 +101,18 @@ class MemoryTrackingStore(OwningStore):
             records = [record for record in self._records.values() if app is None or record.app == app]
         waiting = [(record.attend_at, record.call_id) for record in records if record.attend_at is not None]
         return [call_id for at, call_id in sorted(waiting) if at <= now][:limit]
+
+    def _suspects(self, after: datetime | None, suspicion: Suspicion) -> tuple[Sequence[CallRecord], datetime | None]:
+        with self._lock:
+            records = [record for record in self._records.values() if record.status.is_open]
+        stretch = sorted(record.enqueued_at for record in records if after is None or record.enqueued_at > after)
+        until = stretch[STRETCH - 1] if len(stretch) >= STRETCH else None
+        there = [
+            record
+            for record in records
+            if (after is None or record.enqueued_at > after) and (until is None or record.enqueued_at <= until)
+        ]
+        return [record for record in there if suspicion.falls_on(record)], until
 
     def is_overtaken(self, record: CallRecord) -> bool:
         """Whether a call of the same queue has been started that was asked for after this one's message went out."""

@@ -13,10 +13,11 @@ published by a run that then succeeds) it is one of the true outcomes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lrp_celery.core.values import replace
 from lrp_celery.tracking import owned
 from lrp_celery.tracking.record import AttemptOutcome, AttemptRecord, CallRecord, Turn
 from lrp_celery.tracking.reports import (
@@ -27,6 +28,8 @@ from lrp_celery.tracking.reports import (
     Ended,
     Enqueued,
     ErrorFacts,
+    GivenUp,
+    NeverSent,
     NotRun,
     Outcome,
     Published,
@@ -45,6 +48,7 @@ from lrp_celery.tracking.steps import (
     at_turn,
     attempt_of,
     begin,
+    both,
     displaced,
     end,
     error_of,
@@ -89,6 +93,8 @@ def _create(report: Report, facts: CallFacts, now: datetime) -> Merged:
     record = new_record(report, facts, now)
     if isinstance(report, Enqueued):
         return Merged(record)
+    if isinstance(report, NeverSent):
+        return Merged(replace(settle(record, report.outcome, now), published_at=None))
     return merge(record, None, report, now) or Merged(record)
 
 
@@ -216,13 +222,7 @@ def _of_run(
     begun = begin(known.record, run, _turn(known, report), known.now)
     seen = next((attempt for attempt in begun.attempts if attempt.run == run.token), None)
     then = _of_run(_Known(begun.record, seen, known.now), report, run, present, other)
-    return begun if then is None else _both(begun, then)
-
-
-def _both(first: Merged, then: Merged) -> Merged:
-    """Both changes, the later word on each run."""
-    attempts = {attempt.run: attempt for attempt in (*first.attempts, *then.attempts)}
-    return Merged(then.record, tuple(attempts.values()))
+    return begun if then is None else both(begun, then)
 
 
 def _end_present(known: _Known, report: Ended) -> Merged | None:
@@ -282,13 +282,14 @@ def _unwind_present(known: _Known, report: Unwound) -> Merged | None:
         return settle_run(record, stopped(record.stop_reason, error_of(record)), known.now)
     status = CallStatus.RETRYING if record.acks_late else CallStatus.STARTED
     interrupted = replace(record, status=status, run_outcome=AttemptOutcome.INTERRUPTED)
-    return Merged(interrupted, (attempt_of(record, AttemptOutcome.INTERRUPTED, known.now),))
+    shown = interrupted if report.error == NO_ERROR else with_error(interrupted, report.error)
+    return Merged(shown, (attempt_of(record, AttemptOutcome.INTERRUPTED, known.now, report.error),))
 
 
 def _unwind_other(known: _Known, attempt: AttemptRecord, report: Unwound) -> Merged | None:
     if attempt.outcome is not None:
         return None
-    return Merged(known.record, (end(attempt, AttemptOutcome.INTERRUPTED, known.now),))
+    return Merged(known.record, (end(attempt, AttemptOutcome.INTERRUPTED, known.now, report.error),))
 
 
 # --- ends from outside --------------------------------------------------------------
@@ -328,7 +329,7 @@ def _stop_other(known: _Known, attempt: AttemptRecord, report: Stopping) -> Merg
     return None
 
 
-def _not_run(known: _Known, report: NotRun) -> Merged | None:
+def _not_run(known: _Known, report: NotRun | NeverSent) -> Merged | None:
     record, turn = known.record, _turn(known, report)
     if record.status.is_terminal or turn < record.turn:
         return None
@@ -342,6 +343,29 @@ def _remember_stop(record: CallRecord, reason: Reason | None, error: ErrorFacts 
     if reason is None or not record.is_running or record.stop_reason is not None:
         return None
     return Merged(with_error(replace(record, stop_reason=reason), error))
+
+
+def _never_sent(known: _Known, report: NeverSent) -> Merged | None:
+    """It was sent after all, by another run of the call before it; unless it was replaced and waits for its last part."""
+    return _not_run(known, report) if _turn(known, report).nesting > 0 else None
+
+
+def _given_up(known: _Known, report: GivenUp) -> Merged | None:
+    record, token = known.record, run_of(report)
+    if record.status.is_terminal or _turn(known, report) != record.turn or token != record.run:
+        return None
+    settled = settle(record, _as_asked(record, report.outcome), known.now)
+    if record.run is None or (record.run_outcome is not None and record.run_outcome.is_final):
+        return Merged(settled)
+    cut = attempt_of(record, AttemptOutcome.INTERRUPTED, known.now, report.outcome.error)
+    return Merged(replace(settled, run_outcome=AttemptOutcome.INTERRUPTED), (cut,))
+
+
+def _as_asked(record: CallRecord, outcome: Outcome) -> Outcome:
+    """Return how a call ends that is given up: if somebody wanted it to end, that has come about, whoever did it."""
+    if record.abort_requested_at is not None:
+        return Outcome(status=CallStatus.ABORTED, reason=Reason.ABORTED, error=outcome.error)
+    return outcome if record.stop_reason is None else stopped(record.stop_reason, outcome.error)
 
 
 # --- the seed's own words -----------------------------------------------------------
@@ -368,7 +392,7 @@ def _terminal_recorded(known: _Known, report: TerminalRecorded) -> Merged | None
 
 def _beside(moved: Merged | None, record: CallRecord, ended: AttemptRecord) -> Merged:
     """Write a run's end, beside what it moved (if anything)."""
-    return Merged(record, (ended,)) if moved is None else _both(moved, Merged(moved.record, (ended,)))
+    return Merged(record, (ended,)) if moved is None else both(moved, Merged(moved.record, (ended,)))
 
 
 def _turn(known: _Known, report: Report) -> Turn:
@@ -385,6 +409,8 @@ _RULES: dict[type[Report], Callable[[_Known, Any], Merged | None]] = {
     Unwound: _unwound,
     Stopping: _stopping,
     NotRun: _not_run,
+    NeverSent: _never_sent,
+    GivenUp: _given_up,
     AttemptRecorded: _attempt_recorded,
     TerminalRecorded: _terminal_recorded,
 }

@@ -10,13 +10,13 @@ import inspect
 import socket
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Final
 
 from lrp_celery.core.text import clean
 from lrp_celery.tracking.record import Turn
 from lrp_celery.tracking.reports import CallFacts
-from lrp_celery.tracking.store import MAX_ID, MAX_NAME
+from lrp_celery.tracking.store import MAX_ID, MAX_NAME, MAX_SUMMARY
 
 HEADER: Final = "lrp"
 #: On messages of owned calls whose row exists: the generation of the call.
@@ -44,6 +44,10 @@ _INFRASTRUCTURE: Final = frozenset(
 #: Frames without a name of their own: before Python 3.12 comprehensions have them, too.
 _NAMELESS: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>"})
 _DEEPEST: Final = 60
+#: So much code is remembered with what it is called; programs that make code as they go have more.
+_MOST_CODE: Final = 10_000
+
+_FIRST: Final = Turn()
 
 #: Reads one item of a message by its header's name; None where there is none.
 Get = Callable[[str], Any]
@@ -51,7 +55,8 @@ Get = Callable[[str], Any]
 
 def turn_of(get: Get) -> Turn:
     """Return the turn that a message is of."""
-    return Turn(_count(get("replaced_task_nesting")), _count(get("retries")))
+    nesting, retries = get("replaced_task_nesting"), get("retries")
+    return _FIRST if not nesting and not retries else Turn(_count(nesting), _count(retries))
 
 
 def is_owned(get: Get) -> bool:
@@ -59,19 +64,42 @@ def is_owned(get: Get) -> bool:
     return get(OWNED) is not None
 
 
-def stamp(headers: dict[str, Any], now: datetime, schedule: str | None, shown: Mapping[str, str] | None = None) -> None:
+def stamp(
+    headers: dict[str, Any],
+    now: datetime,
+    schedule: str | None,
+    shown: Mapping[str, str] | None = None,
+    summary: str | None = None,
+) -> None:
     """Write the header `lrp`, unless an earlier publish of the same call did.
 
     `shown` are the texts by which the publisher wants the arguments shown: Celery forgets them at a retry.
+    `summary` is how he shows them, where he knows the task: redacted, and of this publish, for a retry may change them.
     """
-    if not isinstance(headers.get(HEADER), Mapping):
-        headers[HEADER] = _stamped(headers, now, schedule)
+    known = headers.get(HEADER)
+    stamped = dict(known) if isinstance(known, Mapping) else _stamped(headers, now, schedule)
+    stamped.pop("summary", None)
     if shown:
-        headers[HEADER] = {**headers[HEADER], "shown": dict(shown)}
+        stamped["shown"] = dict(shown)
+    if summary is not None:
+        stamped["summary"] = summary
+    headers[HEADER] = stamped
 
 
-def _stamped(headers: dict[str, Any], now: datetime, schedule: str | None) -> dict[str, str]:
-    stamped = {"at": now.isoformat(), "host": _HOST}
+def summary_in(get: Get) -> str | None:
+    """Return how the publisher showed the arguments; None: he did not know the task, or says nothing."""
+    stamped = get(HEADER)
+    told = stamped.get("summary") if isinstance(stamped, Mapping) else None
+    return clean(told, MAX_SUMMARY) if isinstance(told, str) else None
+
+
+def fresh_stamp(now: datetime) -> dict[str, Any]:
+    """Return the header `lrp` of whatever is published here and now, not by a schedule."""
+    return _stamped({}, now, None)
+
+
+def _stamped(headers: dict[str, Any], now: datetime, schedule: str | None) -> dict[str, Any]:
+    stamped: dict[str, Any] = {"at": now.isoformat(), "host": _HOST}
     named = schedule or _text(headers.get(_BEAT_SCHEDULE))
     script = named or calling_code()
     if named is not None:
@@ -81,8 +109,8 @@ def _stamped(headers: dict[str, Any], now: datetime, schedule: str | None) -> di
     return stamped
 
 
-def facts_of(get: Get, task: str, *, queue: str | None, summary: str | None, at: datetime | None = None) -> CallFacts:
-    """Return what a message says of its call. `at`: when it was asked for; None: as the header `lrp` says."""
+def facts_of(get: Get, task: str, *, queue: str | None, summary: str | None, is_new: bool = False) -> CallFacts:
+    """Return what a message says of its call. `is_new`: it is being made, and the store's own clock says when."""
     stamped = get(HEADER)
     lrp: Mapping[str, Any] = stamped if isinstance(stamped, Mapping) else {}
     return CallFacts(
@@ -92,11 +120,11 @@ def facts_of(get: Get, task: str, *, queue: str | None, summary: str | None, at:
         source_script=_text(lrp.get("script")),
         source_node=_text(get("origin")),
         queue=_text(queue),
-        root_id=_id(get("root_id")),
+        root_id=id_of(get("root_id")),
         parent_id=_parent(get),
-        group_id=_id(get("group")),
+        group_id=id_of(get("group")),
         schedule=_text(lrp.get("schedule")) or _text(get(_BEAT_SCHEDULE)),
-        enqueued_at=at or instant(lrp.get("at")),
+        enqueued_at=None if is_new else instant(lrp.get("at")),
         due_at=instant(get("eta")),
         expires_at=instant(get("expires")),
     )
@@ -118,18 +146,45 @@ def calling_code() -> str | None:
     """Return `module:function` of the user's code that is publishing; None: Celery itself is."""
     frame = inspect.currentframe()
     for _ in range(_DEEPEST):
-        if frame is None or _is_celery_command(frame):
+        if frame is None:
             return None
-        module = str(frame.f_globals.get("__name__", ""))
-        if module.partition(".")[0] not in _INFRASTRUCTURE and frame.f_code.co_name not in _NAMELESS:
-            return clean(f"{module}:{frame.f_code.co_qualname}", MAX_NAME)
+        code = frame.f_code
+        known = _known_code.get(id(code))
+        if known is None or known[0] is not code:
+            known = _known(code, frame)
+        if known[1] is not _ON:
+            return known[1]
         frame = frame.f_back
     return None
 
 
+#: Stands for code that publishes on behalf of others.
+_ON: Final = "..."
+#: By its number, which is a code's own as long as it is kept here: to compare code costs more than to look at it.
+_known_code: dict[int, tuple[CodeType, str | None]] = {}
+
+
+def _known(code: CodeType, frame: FrameType) -> tuple[CodeType, str | None]:
+    if len(_known_code) >= _MOST_CODE:
+        _known_code.clear()
+    known = _known_code[id(code)] = (code, _named(frame))
+    return known
+
+
+def _named(frame: FrameType) -> str | None:
+    """Return what the code of a frame is called; None: it is Celery's command, `_ON`: it publishes for others."""
+    if _is_celery_command(frame):
+        return None
+    module = str(frame.f_globals.get("__name__", ""))
+    if module.partition(".")[0] in _INFRASTRUCTURE or frame.f_code.co_name in _NAMELESS:
+        return _ON
+    return clean(f"{module}:{frame.f_code.co_qualname}", MAX_NAME)
+
+
 def _is_celery_command(frame: FrameType) -> bool:
-    filename = frame.f_code.co_filename
-    return frame.f_globals.get("__name__") == "__main__" and filename.endswith(("/celery", "/celery/__main__.py"))
+    if frame.f_globals.get("__name__") != "__main__":
+        return False
+    return frame.f_code.co_filename.endswith(("/celery", "/celery/__main__.py"))
 
 
 def _count(value: object) -> int:
@@ -138,11 +193,12 @@ def _count(value: object) -> int:
 
 def _parent(get: Get) -> str | None:
     # After a retry or a replacement Celery names a call its own parent.
-    parent = _id(get("parent_id"))
+    parent = id_of(get("parent_id"))
     return None if parent == get("id") else parent
 
 
-def _id(value: object) -> str | None:
+def id_of(value: object) -> str | None:
+    """Return what a message names as the id of a call or group; None: it names none, or no usable one."""
     return value if isinstance(value, str) and 1 <= len(value) <= MAX_ID else None
 
 

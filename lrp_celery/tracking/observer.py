@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
 from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded
 from celery import states
 
 from lrp_celery.core.text import clean
-from lrp_celery.tracking import displays, messages, outcomes
+from lrp_celery.tracking import descendants, displays, messages, outcomes
+from lrp_celery.tracking.descendants import Cause, Following
 from lrp_celery.tracking.displays import Arguments
 from lrp_celery.tracking.handling import handled_request
+from lrp_celery.tracking.holding import gathered
 from lrp_celery.tracking.messages import HEADER, Get
 from lrp_celery.tracking.publishing import unpublished
 from lrp_celery.tracking.record import Turn
@@ -70,14 +71,19 @@ def publishing(
         return
     call = Arguments(app, task, *_arguments(body))
     given = displays.given_by_publisher(call, headers.get)
-    messages.stamp(headers, tracking.clock.now(), schedule, given)
+    shown = {**displays.given_before(headers.get), **given}
+    # None: its worker, which knows the task, will show them.
+    summary = displays.summary(call.hidden_by(tracking.redactor), call, shown)
+    messages.stamp(headers, tracking.clock.now(), schedule, given, summary)
     turn = messages.turn_of(headers.get)
     if turn.retries == 0:
-        # None: its worker, which knows the task, will show them.
-        summary = displays.summary(call.hidden_by(tracking.redactor), call, given)
-        facts = messages.facts_of(headers.get, task, queue=queue, summary=summary)
-        # The store's own clock says when; the header's is for a row that has to be made later.
-        tracking.recorder.record(Enqueued(call_id=call_id, turn=turn, facts=replace(facts, enqueued_at=None)))
+        facts = messages.facts_of(headers.get, task, queue=queue, summary=summary, is_new=True)
+        report = Enqueued(call_id=call_id, turn=turn, facts=facts)
+        together = gathered()
+        if together is None:
+            tracking.recorder.record(report)
+        else:
+            together.append(report)
 
 
 def published(tracking: Tracking, task: str, headers: dict[str, Any], queue: str | None) -> None:
@@ -133,10 +139,12 @@ def starting(tracking: Tracking, task: Any, call_id: str, args: Any, kwargs: Any
         call_id=call_id,
         turn=messages.turn_of(request.get),
         run=run,
-        facts=_request_facts(tracking, request, call) if tracked else None,
+        facts=(_facts_of_known(task.name, request) if owned else None)
+        or (_request_facts(tracking, request, call) if tracked else None),
         secrets=displays.secrets(call.hidden_by(tracking.redactor), call),
         inline=inline,
         owned=owned,
+        following=Following.of(request.get),
     )
     runs.begin(running)
     if not owned:
@@ -178,7 +186,7 @@ def failed(tracking: Tracking, task: Any, call_id: str, exception: BaseException
     facts = outcomes.error_facts(exception, getattr(einfo, "traceback", None), tracking.redactor, secrets)
     outcome = outcomes.of_failure(exception, facts)
     if running is not None:
-        _end(tracking, running, outcome)
+        _end_badly(tracking, task, running, outcome)
         return
     request: Any = handled_request(call_id) or (task.request if task.request.id == call_id else None)
     if request is not None and not _concerns(tracking, task.name, request.get):
@@ -191,6 +199,8 @@ def failed(tracking: Tracking, task: Any, call_id: str, exception: BaseException
             outcome=outcome,
         )
     )
+    if request is not None:
+        _never_sent(tracking, task, request, outcome)
 
 
 def crashed(tracking: Tracking, task: Any, call_id: str, request: Any, exception: BaseException, einfo: Any) -> None:
@@ -201,7 +211,7 @@ def crashed(tracking: Tracking, task: Any, call_id: str, request: Any, exception
     if running is not None:
         # Eagerly, with exceptions propagating, this is how a plain failure looks.
         end = outcomes.of_failure(exception, facts) if running.inline else _internal_error(facts)
-        _end(tracking, running, end)
+        _end_badly(tracking, task, running, end)
         return
     get: Get = request.get if hasattr(request, "get") else {}.get
     if _concerns(tracking, task.name, get):
@@ -214,6 +224,7 @@ def crashed(tracking: Tracking, task: Any, call_id: str, request: Any, exception
                 outcome=_internal_error(facts),
             )
         )
+        _never_sent(tracking, task, {**request, "id": call_id}, _internal_error(facts))
 
 
 def ending(tracking: Tracking, task: Any, call_id: str, state: str | None, retval: Any) -> None:
@@ -228,9 +239,12 @@ def ending(tracking: Tracking, task: Any, call_id: str, state: str | None, retva
         )
     elif state == states.IGNORED:
         ignored = Outcome(status=CallStatus.DISCARDED, reason=Reason.IGNORED)
-        _end(tracking, running, Again.REPLACED if outcomes.is_replacement(retval) else ignored)
+        if outcomes.is_replacement(retval):
+            _end(tracking, running, Again.REPLACED)
+        else:
+            _end_badly(tracking, task, running, ignored)
     elif state == states.REJECTED:
-        _end(tracking, running, _rejected(tracking, running, task, retval))
+        _end_badly(tracking, task, running, _rejected(tracking, running, task, retval))
 
 
 def _rejected(tracking: Tracking, running: Running, task: Any, retval: Any) -> Outcome | Again:
@@ -250,6 +264,28 @@ def _end(tracking: Tracking, running: Running, outcome: Outcome | Again, error: 
         call_id=running.call_id, turn=running.turn, facts=running.facts, run=running.run, outcome=outcome, error=error
     )
     tracking.recorder.record(report, inline=running.inline)
+
+
+def _end_badly(tracking: Tracking, task: Any, running: Running, outcome: Outcome | Again) -> None:
+    _end(tracking, running, outcome)
+    if isinstance(outcome, Outcome) and not running.owned:
+        never_sent(tracking, task.app, task.name, running.call_id, outcome.status, running.following)
+
+
+def never_sent(
+    tracking: Tracking, app: Any, task: str, call_id: str, status: CallStatus, following: Following | None
+) -> None:
+    """A call has ended without success, so that what was to follow it is not sent any more."""
+    if following is not None:
+        cause = Cause(task=task, call_id=call_id, status=status, following=following)
+        descendants.report(tracking, app, cause)
+
+
+def _never_sent(tracking: Tracking, task: Any, request: Any, outcome: Outcome) -> None:
+    """Likewise where only the message of the call is there. Of a procedure it is no end: it may be run again."""
+    if not is_procedure(task):
+        following = Following.of(request.get)
+        never_sent(tracking, task.app, task.name, request.get("id"), outcome.status, following)
 
 
 # --- what only a worker's main process knows -----------------------------------------
@@ -287,6 +323,15 @@ def revoked(tracking: Tracking, task: Any, request: Any, *, terminated: bool, si
             outcome=_discarded(Reason.EXPIRED if expired else Reason.REVOKED),
         )
     tracking.recorder.record(report)
+    # A copy that was delivered again may have been dropped beside a run that goes on.
+    if not terminated and not _is_redelivered(request):
+        _never_sent(tracking, task, request, _discarded(Reason.REVOKED))
+
+
+def terminated(tracking: Tracking, request: Any) -> None:
+    """A run has ended by the signal that a revoke sent; its own process has told that it was unwound, if it could."""
+    if _concerns(tracking, request.task.name, request.request_dict.get):
+        _never_sent(tracking, request.task, request._context, _discarded(Reason.REVOKED))  # noqa: SLF001 - see below
 
 
 def timed_out(tracking: Tracking, request: Any, limit: float) -> None:
@@ -298,11 +343,18 @@ def timed_out(tracking: Tracking, request: Any, limit: float) -> None:
     outcome = Outcome(status=CallStatus.FAILED, reason=Reason.TIME_LIMIT, error=error)
     run = _foreign_run(request.request_dict)
     tracking.recorder.record(Ended(call_id=request.id, turn=messages.turn_of(get), run=run, outcome=outcome))
+    # Its body, which says what follows, is read only when it is asked for so.
+    _never_sent(tracking, request.task, request._context, outcome)  # noqa: SLF001 - as Celery's own handlers do
 
 
-def unknown(tracking: Tracking, call_id: str, name: str, message: Any, exception: Any) -> None:
+def unknown(tracking: Tracking, app: Any, call_id: str, name: str, message: Any, exception: Any) -> None:
     """This worker has no such task, and dropped the message."""
     _dropped(tracking, call_id, name, message, Reason.UNKNOWN_TASK, exception)
+    if not messages.is_owned((message.headers or {}).get):
+        # An old message's body holds everything in one.
+        body = message.payload
+        embedded = body if isinstance(body, dict) else {**message.headers, **(body[2] or {})}
+        never_sent(tracking, app, name, call_id, CallStatus.DISCARDED, Following.of(embedded.get))
 
 
 def rejected(tracking: Tracking, message: Any, exception: Any) -> None:
@@ -346,9 +398,19 @@ def _usable_id(call_id: object) -> str | None:
 
 
 def _request_facts(tracking: Tracking, request: Any, call: Arguments) -> CallFacts:
+    told = messages.summary_in(request.get)
+    if told is not None:
+        return _facts(call.task, request, told)
     redactor = call.hidden_by(tracking.redactor)
     given = displays.given_in_message(redactor, call, request.get)
     return _facts(call.task, request, displays.summary(redactor, call, given))
+
+
+def _facts_of_known(task: str, request: Any) -> CallFacts | None:
+    """Return what the message of a call that has its row may still add to that; None: nobody knows whether it has one."""
+    if not isinstance(request.get(messages.OWNED), int):
+        return None
+    return CallFacts(task=clean(task, MAX_NAME), due_at=messages.instant(request.get("eta")))
 
 
 def _facts(task: str, request: Any, summary: str | None) -> CallFacts:
@@ -361,8 +423,9 @@ def _run_facts(task: Any, request: Any, tracking: Tracking) -> RunFacts:
         token=request.get(RUN_KEY) or new_token(),
         worker=_worker(request),
         pid=os.getpid(),
-        redelivered=bool((request.get("delivery_info") or {}).get("redelivered")),
+        redelivered=_is_redelivered(request),
         acks_late=bool(task.acks_late),
+        reject_on_worker_lost=bool(task.reject_on_worker_lost),
         started_at=tracking.clock.now(),
     )
 
@@ -372,8 +435,11 @@ def _foreign_run(request: Any) -> RunFacts | None:
     token = request.get(RUN_KEY)
     if not isinstance(token, str):
         return None
-    redelivered = bool((request.get("delivery_info") or {}).get("redelivered"))
-    return RunFacts(token=token, worker=_worker(request), redelivered=redelivered)
+    return RunFacts(token=token, worker=_worker(request), redelivered=_is_redelivered(request))
+
+
+def _is_redelivered(request: Any) -> bool:
+    return bool((request.get("delivery_info") or {}).get("redelivered"))
 
 
 def _worker(request: Any) -> str | None:

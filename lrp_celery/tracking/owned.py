@@ -12,11 +12,12 @@ presents the old one is refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from lrp_celery.core.values import replace
 from lrp_celery.tracking.record import AttemptOutcome, CallRecord, LogLine, Turn
 from lrp_celery.tracking.reports import (
     NO_ERROR,
@@ -160,11 +161,14 @@ class Settlement:
     outcome: Outcome
     said: Note | None = None
     result: str | None = None
+    """JSON; None where there is nothing to be read, or null."""
     error: str | None = None
-    payload: Mapping[str, str | None] = field(init=False)
+    payload: Mapping[str, str | None] | None = field(init=False)
+    """None: nothing has to be kept."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "payload", {"result": self.result, "error": self.error})
+        is_nothing = self.result is None and self.error is None
+        object.__setattr__(self, "payload", None if is_nothing else {"result": self.result, "error": self.error})
 
 
 # --- calling ------------------------------------------------------------------------
@@ -325,6 +329,14 @@ def lose(record: CallRecord, now: datetime, error: ErrorFacts = NO_ERROR) -> Mer
         updated_at=now,
     )
     return Merged(attended(with_error(free, error)), (ended,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled(Report):
+    """A run has ended its call, and could not say so to the store itself."""
+
+    run: RunFacts
+    settlement: Settlement
 
 
 def finish(record: CallRecord | None, run: str, settlement: Settlement, now: datetime) -> Changed:
@@ -638,6 +650,8 @@ def hear(record: CallRecord, report: Report, now: datetime) -> Merged | None:
     Of a call that a run holds only that run's own parent is heard, on what it cannot say any
     more; of one that no run holds, whoever dropped its message, or ran it without a claim.
     """
+    if isinstance(report, Settled):
+        return finish(record, report.run.token, report.settlement, now).merged
     if record.status.is_terminal:
         return None
     if is_held(record):

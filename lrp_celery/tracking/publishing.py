@@ -17,6 +17,8 @@ from typing import Any, Final
 from celery._state import get_current_app
 from celery.app.amqp import AMQP
 
+from lrp_celery.tracking.holding import Holder
+
 #: Called as (send, producer, Celery's task message) instead of `send(producer)`; it may call that, or not.
 Diversion = Callable[[Callable[[Any], Any], Any, Any], Any]
 
@@ -61,6 +63,16 @@ def publishing_app() -> Any:
     return _app.get() or get_current_app()
 
 
+@contextmanager
+def publishing_as(app: Any) -> Iterator[None]:
+    """Let this app be the one whose messages go out in this context."""
+    token = _app.set(app)
+    try:
+        yield
+    finally:
+        _app.reset(token)
+
+
 def current_schedule() -> str | None:
     """Return the name of the beat entry that is being sent in this context."""
     return _schedule.get()
@@ -91,6 +103,8 @@ def watch_failures(on_failure: OnFailure) -> None:
         def send_task_message(producer: Any, name: str, message: Any, *args: Any, **kwargs: Any) -> Any:
             token = _app.set(self.app)
             try:
+                if isinstance(producer, Holder):
+                    return producer.hold(lambda to: send(to, name, message, *args, **kwargs), name, message, kwargs)
                 diversion = _diversion.get()
                 if diversion is None:
                     return send(producer, name, message, *args, **kwargs)

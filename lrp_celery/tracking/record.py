@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from lrp_celery.tracking.snapshot import CallSnapshot, Progress
 from lrp_celery.tracking.status import CallStatus, Reason
@@ -79,10 +80,11 @@ class LogLine:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class CallRecord:
     """The row of a call: what `CallSnapshot` shows, and what merging reports needs.
 
+    Without slots: it is copied as a whole (`lrp_celery.core.values`), and made of all its `values` at once.
     `run` is the token of the newest run of the present turn, None before the turn has one.
     """
 
@@ -118,6 +120,9 @@ class CallRecord:
     abort_requested_at: datetime | None = None
 
     # Not shown by a snapshot.
+    handled_at: datetime | None = None
+    """Since when somebody has dealt with its failure."""
+    handled_by: str | None = None
     due_at: datetime | None = None
     published_at: datetime | None = None
     """When the message went out; None: it is not known to have got out."""
@@ -168,6 +173,17 @@ class CallRecord:
     """Whether somebody waits to be told of its end."""
     lines: int = 0
     """Lines that it has logged."""
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> CallRecord:
+        """Return the record that has exactly these values, one for each field."""
+        made = object.__new__(cls)
+        made.__dict__.update(values)
+        return made
+
+    def values(self) -> dict[str, Any]:
+        """Return the value of each field."""
+        return dict(self.__dict__)
 
     @property
     def turn(self) -> Turn:

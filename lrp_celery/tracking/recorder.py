@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -30,6 +31,10 @@ class Recorder(Protocol):
         """
         ...
 
+    def record_all(self, reports: Sequence[Enqueued]) -> None:
+        """Bring the reports of many calls that are asked for to the store, in few writes; likewise."""
+        ...
+
 
 class Losses:
     """Counts what tracking could not record in this process, and says so once a minute.
@@ -44,10 +49,10 @@ class Losses:
         self._counts: dict[str, int] = {}
         self._silent_until = 0.0
 
-    def add(self, what: str, error: BaseException | None = None, task: str | None = None) -> None:
+    def add(self, what: str, error: BaseException | None = None, task: str | None = None, *, count: int = 1) -> None:
         """Count one `what` (e.g. "report") lost to `error`; log unless that was done within the last minute."""
         with self._lock:
-            self._counts[what] = self._counts.get(what, 0) + 1
+            self._counts[what] = self._counts.get(what, 0) + count
             total = sum(self._counts.values())
             if time.monotonic() < self._silent_until:
                 return
@@ -95,17 +100,24 @@ class Pause:
     def write(self, store: ReportStore, report: Report) -> None:
         """Merge the report into its row; count it as lost if that fails, or if the store is away."""
         publishing = isinstance(report, Enqueued)
-        what = "row at publish" if publishing else "report"
+        until = self._publishing_until if publishing else self._until
+        self._write("row at publish" if publishing else "report", until, lambda: store.report(report))
+
+    def write_all(self, store: ReportStore, reports: Sequence[Enqueued]) -> None:
+        """Make the rows of calls that are asked for; likewise."""
+        self._write("row at publish", self._publishing_until, lambda: store.enqueue_all(reports), len(reports))
+
+    def _write(self, what: str, until: float, write: Callable[[], object], count: int = 1) -> None:
         began = time.monotonic()
-        if began < (self._publishing_until if publishing else self._until):
-            losses.add(what)
+        if began < until:
+            losses.add(what, count=count)
             return
         try:
-            store.report(report)
+            write()
         except SoftTimeLimitExceeded:
             raise
         except Exception as error:  # noqa: BLE001 - watching must never harm the watched
-            losses.add(what, error)
+            losses.add(what, error, count=count)
             if isinstance(error, StoreUnavailable):
                 self._begin(began)
 
@@ -131,3 +143,7 @@ class SyncRecorder:
     def record(self, report: Report, *, inline: bool = False) -> None:
         """Merge the report into its row now."""
         self._pause.write(self._store, report)
+
+    def record_all(self, reports: Sequence[Enqueued]) -> None:
+        """Make the rows now."""
+        self._pause.write_all(self._store, reports)

@@ -11,6 +11,7 @@ What lies where (`lrp` is the prefix):
     lrp:log:<call id>      list   what the call has logged, each line as JSON; absent if there is none
     lrp:attend             zset   ids of open owned calls, scored by `attend_at`
     lrp:attend:<app>       zset   those of them whose messages this Celery app sends
+    lrp:open               zset   ids of open observed calls, scored by `enqueued_at`
     lrp:begun              hash   queue -> the latest `enqueued_at` of its calls that have been started
     lrp:workers            hash   boot id -> what a worker says of itself, JSON
     lrp:seen               zset   boot ids, scored by when they were last heard of
@@ -38,37 +39,47 @@ one database, so stores with the same prefix on two of them hear each other, whi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain, islice
 from typing import Any, Final
 
 from lrp_celery.core.errors import ConfigurationError, StoreError, StoreUnavailable
+from lrp_celery.core.values import replace
 from lrp_celery.tracking import owned
-from lrp_celery.tracking.callstore import REMEMBERED, OwningStore, Payload, WorkerFacts
+from lrp_celery.tracking.callstore import REMEMBERED, OwningStore, Payload, Taken, WorkerFacts
 from lrp_celery.tracking.encoding import decode_attempt, decode_call, encode
+from lrp_celery.tracking.folding import by_call, runs_of
 from lrp_celery.tracking.news import Hear, Listener, Newsroom, Watch
-from lrp_celery.tracking.owned import AbortRequest, Timing
+from lrp_celery.tracking.owned import AbortRequest, Order, Timing
 from lrp_celery.tracking.record import AttemptRecord, CallRecord, LogLine
-from lrp_celery.tracking.steps import Merged
+from lrp_celery.tracking.reports import Enqueued, Told
+from lrp_celery.tracking.rescue import Suspicion
+from lrp_celery.tracking.steps import Merged, new_record
 from lrp_celery.tracking.store import Found, require_id, require_threshold
 
 try:
-    from redis import Redis
+    from redis import Redis, exceptions
     from redis.backoff import NoBackoff
     from redis.client import PubSub
-    from redis.exceptions import ConnectionError as RedisConnectionError
-    from redis.exceptions import RedisError
-    from redis.exceptions import TimeoutError as RedisTimeoutError
+    from redis.exceptions import RedisError, ResponseError
     from redis.retry import Retry
 except ImportError as error:
     raise ImportError("RedisTrackingStore needs redis-py: pip install 'lrp_celery[redis]'.") from error
 
 #: Seconds to wait for a connection or an answer, unless the URL says otherwise (`?socket_timeout=1`).
 TIMEOUT: Final = 5.0
+#: What a server says that takes no writes for now: it is full, a replica, closed to us, or without a disk.
+_CLOSED: Final = (
+    *(exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ClusterDownError, exceptions.TryAgainError),
+    *(exceptions.OutOfMemoryError, exceptions.ReadOnlyError, exceptions.NoPermissionError),
+)
+#: Likewise, by words for which there is no class, or that a script has passed on.
+_CLOSED_WORDS: Final = re.compile(r"\b(BUSY|MISCONF|NOREPLICAS|OOM|READONLY)\b")
 #: Rows that one purge script deletes; Redis serves nobody else meanwhile (about 2 ms).
 CHUNK: Final = 500
 
@@ -85,7 +96,7 @@ local ended = ARGV[3] == '1' and redis.call('HMGET', KEYS[3], 'result', 'error')
 return {call[1], call[2], run, redis.call('TIME'), ended}
 """
 
-# KEYS: call, runs, payload, log, begun, and the indexes: attend, ended, expiring, removed, attend of its app.
+# KEYS: call, runs, payload, log, begun, and the indexes: attend, ended, expiring, removed, open, attend of its app.
 # ARGV: the version that was read ("" for no row), the version and the row to write, the call id;
 # its score in each index, in their order ("" where it is not); a queue and the `enqueued_at` of
 # its call that has just been started ("" for none); the call that it stems from ("" for none), and
@@ -99,38 +110,38 @@ if (known[1] or '') ~= ARGV[1] then
     return 0
 end
 redis.call('HSET', KEYS[1], 'version', ARGV[2], 'record', ARGV[3])
-for i = 1, 5 do
+for i = 1, 6 do
     if ARGV[4 + i] == '' then
         redis.call('ZREM', KEYS[5 + i], ARGV[4])
     else
         redis.call('ZADD', KEYS[5 + i], ARGV[4 + i], ARGV[4])
     end
 end
-if ARGV[11] ~= '' then
-    local latest = redis.call('HGET', KEYS[5], ARGV[10])
-    if not latest or tonumber(latest) < tonumber(ARGV[11]) then
-        redis.call('HSET', KEYS[5], ARGV[10], ARGV[11])
+if ARGV[12] ~= '' then
+    local latest = redis.call('HGET', KEYS[5], ARGV[11])
+    if not latest or tonumber(latest) < tonumber(ARGV[12]) then
+        redis.call('HSET', KEYS[5], ARGV[11], ARGV[12])
     end
 end
-if (known[2] or '') ~= ARGV[12] then
+if (known[2] or '') ~= ARGV[13] then
     if known[2] then
-        redis.call('SREM', ARGV[13] .. known[2], ARGV[4])
+        redis.call('SREM', ARGV[14] .. known[2], ARGV[4])
         redis.call('HDEL', KEYS[1], 'root')
     end
-    if ARGV[12] ~= '' then
-        redis.call('SADD', ARGV[13] .. ARGV[12], ARGV[4])
-        redis.call('HSET', KEYS[1], 'root', ARGV[12])
+    if ARGV[13] ~= '' then
+        redis.call('SADD', ARGV[14] .. ARGV[13], ARGV[4])
+        redis.call('HSET', KEYS[1], 'root', ARGV[13])
     end
 end
-if ARGV[14] ~= '' and known[3] then
+if ARGV[15] ~= '' and known[3] then
     -- Whoever may not tell may write all the same.
-    redis.pcall('PUBLISH', ARGV[14], ARGV[4])
+    redis.pcall('PUBLISH', ARGV[15], ARGV[4])
 end
-if ARGV[15] == '1' then
+if ARGV[16] == '1' then
     redis.call('UNLINK', KEYS[2], KEYS[4])
 end
-local texts = 16 + 2 * ARGV[16]
-for i = 17, texts, 2 do
+local texts = 17 + 2 * ARGV[17]
+for i = 18, texts, 2 do
     if ARGV[i + 1] == '' then
         redis.call('HDEL', KEYS[3], ARGV[i])
     else
@@ -187,7 +198,7 @@ class RedisTrackingStore(OwningStore):
             f"{prefix}:{name}" for name in ("begun", "workers", "seen", "revoked")
         )
         self._family_prefix = f"{prefix}:family:"
-        self._indexes = [f"{prefix}:{name}" for name in ("attend", "ended", "expiring", "removed")]
+        self._indexes = [f"{prefix}:{name}" for name in ("attend", "ended", "expiring", "removed", "open")]
         self._find_script = self._redis.register_script(FIND)
         self._write_script = self._redis.register_script(WRITE)
         self._purge_script = self._redis.register_script(PURGE)
@@ -221,12 +232,35 @@ class RedisTrackingStore(OwningStore):
                 self._find_script(*self._find_call(call_id), client=pipe)
             return [_found(answer) for answer in pipe.execute()]
 
-    def _write_all(self, changes: Sequence[tuple[Merged, CallRecord]]) -> list[bool]:
+    def _write_all(self, changes: Sequence[tuple[Merged, CallRecord | None]]) -> list[bool]:
         """Write several calls in one round trip, each by itself."""
         with self._errors(), self._redis.pipeline(transaction=False) as pipe:
             for merged, replaces in changes:
                 self._write_script(*self._write_call(merged, replaces), client=pipe)
             return [bool(written) for written in pipe.execute()]
+
+    def enqueue_all(self, reports: Sequence[Enqueued]) -> None:
+        """Make the rows of these calls in one round trip."""
+        now = self._now()
+        for report in reports:
+            require_id(report.call_id)
+        fresh = [new_record(report, report.facts, now) for report in reports if report.facts is not None]
+        self._write_all([(Merged(record), None) for record in fresh])
+
+    def insert_all(self, orders: Sequence[Order], taken: Taken) -> list[CallRecord | None]:
+        """Make the rows of new calls in one round trip; those whose ids are not new are looked at one by one."""
+        found = self._find_all([order.call_id for order in orders])
+        for order, each in zip(orders, found, strict=True):
+            require_id(order.call_id)
+            if each.record is not None and not each.record.is_absent(each.now):
+                taken(order, each.record)
+        placed = [owned.place(None, order, each.now, self.timing) for order, each in zip(orders, found, strict=True)]
+        fresh = [merged for merged in placed if merged is not None]
+        written = self._write_all([(merged, None) for merged in fresh])
+        return [
+            merged.record if is_written else self._insert_or_tell(order, taken)
+            for order, merged, is_written in zip(orders, fresh, written, strict=True)
+        ]
 
     def _find_call(
         self, call_id: str, run: str | None = None, *, is_awaited: bool = False, with_end: bool = False
@@ -359,6 +393,18 @@ class RedisTrackingStore(OwningStore):
                     break
         return list(found.values())[:limit]
 
+    def _suspects(self, after: datetime | None, suspicion: Suspicion) -> tuple[Sequence[CallRecord], datetime | None]:
+        index, begin = self._indexes[4], "-inf" if after is None else f"({_micros(after)}"
+        with self._errors():
+            last: list[Any] = self._redis.zrange(
+                index, begin, "+inf", byscore=True, offset=CHUNK - 1, num=1, withscores=True
+            )
+            until = _at(int(last[0][1])) if last else None
+            end = "+inf" if until is None else _micros(until)
+            stretch: list[str] = self._redis.zrange(index, begin, end, byscore=True)  # type: ignore[assignment]
+            records = [found.record for found in self._find_all(stretch)]
+        return [record for record in records if record is not None and suspicion.falls_on(record)], until
+
     def is_overtaken(self, record: CallRecord) -> bool:
         """Whether a call of the same queue has been started that was asked for after this one's message went out."""
         with self._errors():
@@ -368,9 +414,12 @@ class RedisTrackingStore(OwningStore):
     def beat(self, worker: WorkerFacts) -> None:
         """Note that a worker is alive."""
         now = self._now()
-        facts = json.dumps({**asdict(worker), "started_at": _micros(now), "seen_at": None})
+        with self._errors():
+            known: Any = self._redis.hget(self._workers_key, worker.boot_id)
+        began = _micros(now) if known is None else json.loads(known)["started_at"]
+        facts = json.dumps({**asdict(worker), "started_at": began, "seen_at": None})
         with self._errors(), self._redis.pipeline() as pipe:
-            pipe.hsetnx(self._workers_key, worker.boot_id, facts)
+            pipe.hset(self._workers_key, worker.boot_id, facts)
             pipe.zadd(self._seen_key, {worker.boot_id: _micros(now)})
             pipe.execute()
 
@@ -395,6 +444,24 @@ class RedisTrackingStore(OwningStore):
 
     # --- the rest
 
+    def report_many(self, told: Sequence[Told]) -> Sequence[Told]:
+        """Merge many reports in two round trips; one call at a time where others were faster."""
+        calls = by_call(self._counting(told))
+        changes, apart = [], []
+        for found, (call_id, several) in zip(self._find_all(calls), calls.items(), strict=True):
+            record = found.record
+            if record is not None and record.runs and runs_of(several) - {record.run}:
+                apart.append(call_id)
+                continue
+            merged = self._fold(record, {}, several, found.now)
+            if merged is not None:
+                changes.append((merged, record))
+        written = self._write_all(changes)
+        apart += [merged.record.call_id for (merged, _), done in zip(changes, written, strict=True) if not done]
+        for call_id in apart:
+            self._report_all_of(call_id, calls[call_id])
+        return ()
+
     def attempts(self, call_id: str) -> tuple[AttemptRecord, ...]:
         """Return the runs that have a row of their own, in order."""
         with self._errors():
@@ -405,7 +472,7 @@ class RedisTrackingStore(OwningStore):
     def purge_terminal(self, older_than: datetime) -> int:
         """Delete calls that ended strictly before `older_than`; return how many."""
         threshold, now = require_threshold(older_than), self._now()
-        _, ended, _, removed = self._indexes
+        _, ended, _, removed, _ = self._indexes
         self._expire(now)
         deleted = self._purge(removed, now - timedelta(seconds=self.timing.tombstone)) + self._purge(ended, threshold)
         with self._errors():
@@ -441,6 +508,11 @@ class RedisTrackingStore(OwningStore):
         return deleted
 
     @property
+    def place(self) -> str | None:
+        """What tells the store from every other: server, database and prefix."""
+        return f"{self._place}, {self._channel}"
+
+    @property
     def _place(self) -> str:
         return _place_of(self._redis)
 
@@ -449,8 +521,7 @@ class RedisTrackingStore(OwningStore):
         try:
             yield
         except (RedisError, OSError, ValueError) as error:
-            away = isinstance(error, RedisConnectionError | RedisTimeoutError | OSError)
-            kind = StoreUnavailable if away else StoreError
+            kind = StoreUnavailable if _is_away(error) else StoreError
             raise kind(f"The tracking store on {self._place} failed: {error}") from error
 
 
@@ -473,7 +544,7 @@ class _Listener(Listener):
         with self._redis.pubsub() as pubsub:  # type: ignore[no-untyped-call]
             pubsub.subscribe(self._channel)
             if pubsub.get_message(timeout=TIMEOUT) is None:
-                raise RedisTimeoutError("It does not confirm the subscription.")
+                raise exceptions.TimeoutError("It does not confirm the subscription.")
             yield partial(_told, pubsub)
 
     @property
@@ -488,7 +559,7 @@ def _told(pubsub: PubSub, seconds: float) -> Iterator[str | None]:
         pubsub.ping()
         message = pubsub.get_message(timeout=TIMEOUT)
         if message is None:
-            raise RedisTimeoutError("It does not answer.")
+            raise exceptions.TimeoutError("It does not answer.")
     if message["type"] == "message":
         yield message["data"]
     elif message["type"] == "subscribe":
@@ -520,6 +591,13 @@ def connect(url: str) -> Redis:
     return client
 
 
+def _is_away(error: Exception) -> bool:
+    """Whether a failure says nothing of what was to be read or written: the same may well succeed later."""
+    if isinstance(error, (*_CLOSED, OSError)):
+        return True
+    return isinstance(error, ResponseError) and _CLOSED_WORDS.search(str(error)) is not None
+
+
 def _place_of(redis: Redis) -> str:
     options = redis.connection_pool.connection_kwargs
     where = options.get("path") or f"{options.get('host', 'localhost')}:{options.get('port', 6379)}"
@@ -547,7 +625,8 @@ def _scores(record: CallRecord) -> tuple[int | str, ...]:
         expiring = _micros(record.purge_at)
     elif record.terminal_at is not None and not record.until_removed:
         ended = _micros(record.terminal_at)
-    return attend, ended, expiring, removed, attend
+    is_watched = record.status.is_open and not record.owned
+    return attend, ended, expiring, removed, _micros(record.enqueued_at) if is_watched else "", attend
 
 
 def _logged(line: LogLine) -> str:

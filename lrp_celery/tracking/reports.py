@@ -8,14 +8,16 @@ create the row of an observed call; one without never does.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from lrp_celery.tracking.record import Turn
 from lrp_celery.tracking.status import CallStatus, Reason
 
+# Facts are without slots, for they are copied as a whole (`lrp_celery.core.values`).
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True)
 class CallFacts:
     """What a message says about its call; enough to make the row."""
 
@@ -37,7 +39,7 @@ class CallFacts:
     expires_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What a worker says about one run.
 
@@ -49,6 +51,7 @@ class RunFacts:
     pid: int | None = None
     redelivered: bool = False
     acks_late: bool = False
+    reject_on_worker_lost: bool = False
     started_at: datetime | None = None
     """By the worker's clock, kept within [enqueued_at, now]; None: now."""
 
@@ -151,6 +154,8 @@ class Unwound(Report):
     """A run was unwound from outside (kill, shutdown); by itself this says nothing of the call's end."""
 
     run: RunFacts
+    error: ErrorFacts = NO_ERROR
+    """Why, where whoever says so knows it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +175,27 @@ class NotRun(Report):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NeverSent(Report):
+    """The call was to follow another one, which has ended so that it will not be sent: makes its row, already ended."""
+
+    outcome: Outcome
+    after: str | None = None
+    """The call between those two; if that was sent after all, nothing is known of this one. None: there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenUp(Report):
+    """Nothing more is expected of a call (`lrp_celery.tracking.rescue`): inferred from silence, and told by nobody.
+
+    It counts only for the run that was judged (`run` None: for the turn that none has begun). That
+    run may still live: what it says later of its end is kept as a late one.
+    """
+
+    run: RunFacts | None
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecorded(Report):
     """`TrackingStore.record_attempt` was called; `turn.retries` is the absolute count."""
 
@@ -182,3 +208,11 @@ class TerminalRecorded(Report):
     """`TrackingStore.record_terminal` was called."""
 
     outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A report that reaches the store only now, and how long ago it was true."""
+
+    report: Report
+    age: timedelta = timedelta()

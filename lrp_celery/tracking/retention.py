@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -37,6 +37,26 @@ class Retention:
             if named in {None, status} and matches(task, (pattern,)):
                 return keep
         return None
+
+    def keep_handled(self, task: str, status: CallStatus) -> timedelta | None:
+        """Return how long such a call is kept once its failure is handled, from then on; None: for ever.
+
+        A rule that keeps what ended so for ever does so until somebody has handled it, so it does not count here.
+        """
+        for pattern, named, keep in self._rules:
+            is_until_handled = named is not None and keep is None
+            if named in {None, status} and not is_until_handled and matches(task, (pattern,)):
+                return keep
+        return None
+
+    def ends(
+        self, task: str, status: CallStatus, terminal_at: datetime, handled_at: datetime | None
+    ) -> datetime | None:
+        """Return when the call may go; None: not yet known, or never."""
+        keep, since = self.keep(task, status), terminal_at
+        if keep is None and handled_at is not None:
+            keep, since = self.keep_handled(task, status), handled_at
+        return None if keep is None else since + keep
 
 
 _Rule = tuple[str, CallStatus | None, timedelta | None]

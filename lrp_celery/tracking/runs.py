@@ -8,12 +8,17 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
+from typing import Final
 
+from lrp_celery.tracking.descendants import Following
 from lrp_celery.tracking.record import Turn
 from lrp_celery.tracking.reports import CallFacts, RunFacts
 
 #: The request key under which a delivery's token travels from the worker's main process to its pool.
 RUN_KEY = "lrp_run"
+#: Where in a token the boot id stands, for stores that look for it.
+BOOT_AT: Final = 15
+BOOT_LENGTH: Final = 12
 
 _boot = uuid.uuid4().hex[:12]
 _count = itertools.count(1)
@@ -37,6 +42,11 @@ def new_token() -> str:
     return f"{time.time_ns() // 1000:014x}-{_boot}-{os.getpid()}-{next(_count)}"
 
 
+def boot_of(token: str | None) -> str | None:
+    """Return the boot id of the process that made a token; None: nobody did, or not this way."""
+    return (token or "")[BOOT_AT : BOOT_AT + BOOT_LENGTH] or None
+
+
 @dataclass(slots=True)
 class Running:
     """A run in this thread: from its start to the last signal about it."""
@@ -51,6 +61,8 @@ class Running:
     """Its own retry could not be published."""
     owned: bool = False
     """Whether the run writes for itself what becomes of its call."""
+    following: Following | None = None
+    """What its message says of the calls after its own."""
 
 
 class Runs(threading.local):

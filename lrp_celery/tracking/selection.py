@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from lrp_celery.core.patterns import matches
 
+#: So many tasks are remembered with what was decided of them; a name may also be an attacker's.
+_MOST_TASKS: Final = 10_000
 DEFAULT_EXCLUDE: Final = ("celery.chord_unlock", "celery.accumulate", "celery.backend_cleanup")
 
 
@@ -17,7 +19,13 @@ class Selection:
 
     track: Sequence[str] = ("*",)
     exclude: Sequence[str] = DEFAULT_EXCLUDE
+    _decided: dict[str, bool] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def has(self, task: str) -> bool:
         """Whether a call of `task` gets a row."""
-        return matches(task, self.track) and not matches(task, self.exclude)
+        decided = self._decided.get(task)
+        if decided is None:
+            decided = matches(task, self.track) and not matches(task, self.exclude)
+            if len(self._decided) < _MOST_TASKS:
+                self._decided[task] = decided
+        return decided

@@ -18,6 +18,7 @@ from celery import signals
 
 from lrp_celery.tracking import observer
 from lrp_celery.tracking.handling import watch_requests
+from lrp_celery.tracking.ids import sort_ids
 from lrp_celery.tracking.publishing import current_schedule, name_schedules, publishing_app, watch_failures
 from lrp_celery.tracking.recorder import losses
 from lrp_celery.tracking.tracking import tracking_of
@@ -33,7 +34,8 @@ def connect() -> None:
     for signal, receiver in _RECEIVERS:
         signal.connect(receiver, weak=False, dispatch_uid=f"lrp_celery.{receiver.__name__}")
     watch_failures(_publish_failed)
-    watch_requests(_hard_limit)
+    watch_requests(_hard_limit, _terminated)
+    sort_ids()
 
 
 def disconnect() -> None:
@@ -184,7 +186,7 @@ def on_task_unknown(*, sender: Any, message: Any, name: str, id: str, exc: Any =
     """A worker has no such task."""
     tracking = tracking_of(sender.app)
     if tracking is not None:
-        observer.unknown(tracking, id, name, message, exc)
+        observer.unknown(tracking, sender.app, id, name, message, exc)
 
 
 @_guarded
@@ -223,6 +225,13 @@ def _hard_limit(request: Any, limit: float) -> None:
     tracking = tracking_of(request.app)
     if tracking is not None:
         observer.timed_out(tracking, request, limit)
+
+
+@_guarded
+def _terminated(request: Any) -> None:
+    tracking = tracking_of(request.app)
+    if tracking is not None:
+        observer.terminated(tracking, request)
 
 
 _strike: threading.Timer | None = None

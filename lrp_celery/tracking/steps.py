@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
 
+from lrp_celery.core.values import replace
 from lrp_celery.tracking.record import AttemptOutcome, AttemptRecord, CallRecord, LogLine, Turn
 from lrp_celery.tracking.reports import NO_ERROR, CallFacts, ErrorFacts, Outcome, Report, RunFacts
 from lrp_celery.tracking.status import CallStatus, Reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Merged:
-    """What a report makes of a call: the row, and the runs to write beside it (by `run`)."""
+    """What a report makes of a call: the row, and the runs to write beside it (by `run`).
+
+    Without slots: it is copied as a whole (`lrp_celery.core.values`).
+    """
 
     record: CallRecord
     attempts: tuple[AttemptRecord, ...] = ()
@@ -25,10 +30,36 @@ class Merged:
     """Whether the runs that were written before are forgotten first."""
 
 
+#: A row is a copy of it, made as a whole: setting so many fields one after the other takes longer than the rest.
+_UNKNOWN: Final = CallRecord(
+    call_id="", task="", enqueued_at=datetime.min.replace(tzinfo=UTC), updated_at=datetime.min.replace(tzinfo=UTC)
+)
+
+
+def both(first: Merged | None, then: Merged) -> Merged:
+    """Return one change for two that follow each other: the later word on each thing."""
+    if first is None:
+        return then
+    forgets = then.forgets_runs
+    attempts = {attempt.run: attempt for attempt in (() if forgets else first.attempts)}
+    attempts |= {attempt.run: attempt for attempt in then.attempts}
+    payload = (
+        None if first.payload is None and then.payload is None else {**(first.payload or {}), **(then.payload or {})}
+    )
+    return Merged(
+        then.record,
+        tuple(attempts.values()),
+        payload=payload,
+        lines=then.lines if forgets else (*first.lines, *then.lines),
+        forgets_runs=first.forgets_runs or forgets,
+    )
+
+
 def new_record(report: Report, facts: CallFacts, now: datetime) -> CallRecord:
     """Return the row of a call of which nothing but its message is known."""
     turn = report.turn or Turn()
-    return CallRecord(
+    return replace(
+        _UNKNOWN,
         call_id=report.call_id,
         task=facts.task,
         status=CallStatus.SUBMITTED if turn == Turn() else CallStatus.RETRYING,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_checkable
@@ -16,6 +16,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar, cast, runtime_check
 from lrp_celery.core.clock import require_aware
 from lrp_celery.core.errors import ConfigurationError, StoreError
 from lrp_celery.core.text import bounded, clean
+from lrp_celery.tracking.folding import by_call, fold, runs_of
 from lrp_celery.tracking.merge import merge, run_of
 from lrp_celery.tracking.record import AttemptRecord, CallRecord, Turn
 from lrp_celery.tracking.reports import (
@@ -23,9 +24,12 @@ from lrp_celery.tracking.reports import (
     CallFacts,
     Enqueued,
     ErrorFacts,
+    NeverSent,
     Outcome,
     Report,
+    Started,
     TerminalRecorded,
+    Told,
 )
 from lrp_celery.tracking.snapshot import CallSnapshot
 from lrp_celery.tracking.status import CallStatus, Reason, require_open, require_terminal
@@ -176,6 +180,25 @@ class ReportStore(TrackingStore, Protocol):
         """
         ...
 
+    def report_many(self, told: Sequence[Told]) -> Sequence[Told]:
+        """Merge many reports, those of each call in their order; return those whose rows others hold for now.
+
+        What is returned was not merged, and is to be told again later. Each call is written as a whole
+        or not at all, so everything may be repeated: also after a `StoreError`, which says that the
+        store cannot be reached (`StoreUnavailable`) or that it refuses some of it. Never waits long
+        for anybody. A call that has no row, and ended so long ago that its retention is over, gets none.
+        """
+        ...
+
+    @property
+    def place(self) -> str | None:
+        """What tells the store from every other, the same in all processes; None: no other process reaches it."""
+        ...
+
+    def enqueue_all(self, reports: Sequence[Enqueued]) -> None:
+        """Make the rows of these calls, in as few writes as the store can: what `report` does of each."""
+        ...
+
     def attempts(self, call_id: str) -> tuple[AttemptRecord, ...]:
         """Return the runs that have a row of their own, in the order they were first heard of.
 
@@ -228,6 +251,8 @@ class MergingStore(ABC):
         require_id(report.call_id)
         if isinstance(report, Enqueued) and report.facts is not None:
             return self._enqueue(report, report.facts)
+        if self._is_overruled(report):
+            return False
         find = self._find
         for _ in range(self._PATIENCE):
             found = find(report.call_id, run_of(report))
@@ -238,6 +263,58 @@ class MergingStore(ABC):
                 return True
             find = self._find_again
         raise StoreError(f"Call {report.call_id!r} was changed by others {self._PATIENCE} times in a row.")
+
+    def _was_sent(self, call_id: str) -> bool:
+        record = self._find(call_id, None).record
+        return record is not None and (record.published_at is not None or record.runs > 0)
+
+    def report_many(self, told: Sequence[Told]) -> Sequence[Told]:
+        """Merge many reports, call by call; return those whose rows others hold for now."""
+        for call_id, several in by_call(self._counting(told)).items():
+            self._report_all_of(call_id, several)
+        return ()
+
+    def _counting(self, told: Sequence[Told]) -> list[Told]:
+        """Return them without the ends of calls whose predecessor was sent after all: of those nothing is known."""
+        begun = {each.report.call_id for each in told if isinstance(each.report, Started)}
+        return [each for each in told if not self._is_overruled(each.report, begun)]
+
+    def _is_overruled(self, report: Report, begun: Collection[str] = ()) -> bool:
+        after = report.after if isinstance(report, NeverSent) else None
+        return after is not None and (after in begun or self._was_sent(after))
+
+    def _report_all_of(self, call_id: str, told: Sequence[Told]) -> None:
+        runs = runs_of(told)
+        for _ in range(self._PATIENCE):
+            found = self._find(call_id, None)
+            there = {run: each for run in runs if (each := self._find(call_id, run).attempt) is not None}
+            merged = self._fold(found.record, there, told, found.now)
+            if merged is None or self._write(merged, found.record):
+                return
+        raise StoreError(f"Call {call_id!r} was changed by others {self._PATIENCE} times in a row.")
+
+    def _fold(
+        self, record: CallRecord | None, attempts: Mapping[str, AttemptRecord], told: Sequence[Told], now: datetime
+    ) -> Merged | None:
+        """Return what the reports make of a call, unless that is a row that would only be purged."""
+        merged = fold(record, attempts, told, now)
+        if merged is None or (record is None and self._is_past(merged.record, now)):
+            return None
+        return merged
+
+    def _is_past(self, record: CallRecord, now: datetime) -> bool:
+        """Whether an ended call has been kept for as long as it is to be. Without retention: never."""
+        return False
+
+    @property
+    def place(self) -> str | None:
+        """What tells the store from every other; None: no other process reaches it."""
+        return None
+
+    def enqueue_all(self, reports: Sequence[Enqueued]) -> None:
+        """Make the rows of these calls."""
+        for report in reports:
+            self.report(report)
 
     def _enqueue(self, report: Enqueued, facts: CallFacts) -> bool:
         return self._write(Merged(new_record(report, facts, self._now())), None)

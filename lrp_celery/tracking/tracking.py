@@ -9,18 +9,23 @@ from lrp_celery.core.redaction import Redactor
 from lrp_celery.core.registry import PerApp
 from lrp_celery.tracking.recorder import Recorder
 from lrp_celery.tracking.selection import Selection
+from lrp_celery.tracking.spool.places import SpoolTerms
 from lrp_celery.tracking.store import ReportStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracking:
-    """The parts that tracking needs. `store` is what readers ask, `recorder` what receivers feed."""
+    """The parts that tracking needs. `store` is what readers ask, `recorder` what receivers feed.
+
+    `spool`: where a worker's processes keep reports until its side process brings them to the store; None: they do not.
+    """
 
     store: ReportStore
     recorder: Recorder
     selection: Selection = field(default_factory=Selection)
     redactor: Redactor = field(default_factory=Redactor)
     clock: Clock = field(default_factory=SystemClock)
+    spool: SpoolTerms | None = None
 
 
 _registry: PerApp[Tracking] = PerApp()

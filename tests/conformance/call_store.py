@@ -9,7 +9,6 @@ at once, it does so in `lay_down`.
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from lrp_celery.core.clock import ManualClock
 from lrp_celery.core.errors import ConfigurationError
 from lrp_celery.tracking import MemoryTrackingStore
 from lrp_celery.tracking.callstore import CallStore, OwningStore, Payload, WorkerFacts
+from lrp_celery.tracking.decisions import FAILURES
 from lrp_celery.tracking.news import Watch
 from lrp_celery.tracking.owned import (
     AbortRequest,
@@ -40,18 +40,16 @@ from lrp_celery.tracking.owned import (
     is_held,
 )
 from lrp_celery.tracking.record import AttemptOutcome, AttemptRecord, CallRecord, Turn
-from lrp_celery.tracking.reports import CallFacts, Ended, ErrorFacts, NotRun, Outcome, RunFacts, Started
+from lrp_celery.tracking.reports import CallFacts, Ended, Enqueued, ErrorFacts, NotRun, Outcome, RunFacts, Started
 from lrp_celery.tracking.snapshot import Progress
 from lrp_celery.tracking.status import TERMINAL, CallStatus, Reason
 from lrp_celery.tracking.steps import Merged
-from tests.conformance.racing import Move, Racers, crowd, move
+from tests.conformance.racing import ROUNDS, Move, Racers, crowd, move
 from tests.conformance.tracking_store import forget_old_rows
 from tests.tracking.lives import Life, assert_sound
 
 #: How many at once.
 CROWD = 8
-#: Rounds of each race of two; `LRP_RACE_ROUNDS=1000` for the full count.
-ROUNDS = int(os.environ.get("LRP_RACE_ROUNDS", "0"))
 DAY = timedelta(days=1)
 MINUTE = timedelta(minutes=1)
 TICK = timedelta(microseconds=1)
@@ -92,6 +90,20 @@ def delivery_of(
         run=run,
         message=message,
     )
+
+
+def refuse(order: Order, record: CallRecord) -> None:
+    """Object to whoever has the id already."""
+    raise ZeroDivisionError
+
+
+def timeless(record: CallRecord) -> dict[str, Any]:
+    """Return what does not depend on when a call was made, nor on its id."""
+    return {
+        name: value is None if isinstance(value, datetime) else value
+        for name, value in record.values().items()
+        if name != "call_id"
+    }
 
 
 def settlement_of(end: CallStatus) -> Settlement:
@@ -268,6 +280,85 @@ class CallStoreConformance:
         for attempt in refused:
             with pytest.raises(ConfigurationError):
                 attempt()
+
+    def test_insert_all_makes_each_row_as_insert_does(self, store: OwningStore) -> None:
+        one, ids = fresh_id(), [fresh_id() for _ in range(3)]
+        later = store._now() + timedelta(hours=1)
+        orders = [
+            order_of(ids[0], timeout=60, time_to_live=5, idempotent=True),
+            order_of(ids[1], message=RESULT, facts={"owner": "ada", "due_at": later}),
+            order_of(ids[2], facts={"expires_at": later, "target_summary": None}),
+        ]
+        made = store.insert_all(orders, refuse)
+        assert [record.call_id for record in made if record is not None] == ids
+        for order, record in zip(orders, made, strict=True):
+            assert store.look(order.call_id) == record
+            assert store.payload(order.call_id) == Payload(message=order.message)
+            single = store.insert(replace(order, call_id=f"{one}-{order.call_id}"))
+            assert single is not None
+            assert record is not None
+            assert timeless(record) == timeless(single)
+            if record.deadline_at is not None:
+                assert record.deadline_at - record.enqueued_at == timedelta(seconds=60)
+
+    def test_insert_all_says_which_ids_are_taken_and_by_which_call(self, store: OwningStore) -> None:
+        known, gone, fresh = new(store), removed(store), fresh_id()
+        told: dict[str, str] = {}
+
+        def note(order: Order, record: CallRecord) -> None:
+            told[order.call_id] = record.task
+
+        made = store.insert_all([order_of(each) for each in (known, gone, fresh, fresh)], note)
+        assert [None if record is None else record.generation for record in made] == [None, 1, 0, None]
+        assert told == {known: "tasks.report", fresh: "tasks.report"}
+        assert store.claim(delivery_of(gone, generation=1)).verdict is Verdict.GRANTED
+        assert store.insert_all([], refuse) == []
+
+    def test_insert_all_writes_nothing_if_a_taken_id_is_refused(self, store: OwningStore) -> None:
+        known, others = new(store), [fresh_id(), fresh_id()]
+        with pytest.raises(ZeroDivisionError):
+            store.insert_all([order_of(each) for each in (others[0], known, others[1])], refuse)
+        assert [store.look(each) for each in others] == [None, None]
+        with pytest.raises(ConfigurationError):
+            store.insert_all([order_of(others[0]), order_of("x" * 201)], refuse)
+        assert store.look(others[0]) is None
+
+    def test_none_sent_makes_messages_due_but_of_calls_that_have_begun(self, store: OwningStore) -> None:
+        waiting, begun, over = [new(store), new(store)], held(store), ended(store)
+        soon = new(store, facts={"due_at": store._now() + timedelta(seconds=30)})
+        store.none_sent([*waiting, begun, over, soon, fresh_id()])
+        assert {*waiting} <= {*store.due(10_000)}
+        rows = {each: store.look(each) for each in (*waiting, begun, over, soon)}
+        assert [row is not None and row.published_at is None for row in rows.values()] == [
+            True,
+            True,
+            False,
+            False,
+            True,
+        ]
+        assert store.claim(delivery_of(waiting[0])).verdict is Verdict.GRANTED
+        assert soon not in store.due(10_000)
+        store.none_sent([])
+
+    def test_enqueue_all_makes_the_rows_of_observed_calls_that_have_none(self, store: OwningStore) -> None:
+        known, ids = new(store), [fresh_id("observed") for _ in range(3)]
+        facts = [CallFacts(task="t", target_summary=str(number), root_id=ids[0]) for number in range(3)]
+        reports = [Enqueued(call_id=each, facts=said) for each, said in zip(ids, facts, strict=True)]
+        # Doubled, of a call that has a row, and of another turn.
+        odd = [reports[0], Enqueued(call_id=known, facts=facts[0])]
+        turned = Enqueued(call_id=fresh_id(), facts=facts[0], turn=Turn(1, 0))
+        store.enqueue_all([*reports, *odd, turned])
+        store.enqueue_all([])
+        for each, said in zip(ids, facts, strict=True):
+            row = store.look(each)
+            assert row is not None
+            assert (row.status, row.target_summary, row.root_id) == (CallStatus.SUBMITTED, said.target_summary, ids[0])
+            assert (row.owned, row.published_at is not None, row.version) == (False, True, 0)
+        untouched, other = store.look(known), store.look(turned.call_id)
+        assert untouched is not None
+        assert (untouched.owned, untouched.version) == (True, 0)
+        assert other is not None
+        assert (other.status, other.nesting) == (CallStatus.RETRYING, 1)
 
     def test_of_many_that_insert_one_id_at_once_exactly_one_does(
         self, store: OwningStore, leave: Callable[[], None]
@@ -590,6 +681,21 @@ class CallStoreConformance:
         assert (store.look(call_id), store.payload(call_id), store.attempts(call_id)) == (None, None, ())
         assert store.remove(call_id, when_settled=True)
 
+    @every_end
+    def test_handle_marks_failures_once_and_nothing_else(self, store: OwningStore, end: CallStatus) -> None:
+        call_id = ended(store, end)
+        before, is_failure = row(store, call_id), end in FAILURES
+        assert store.handle(call_id, "ada") is is_failure
+        after = row(store, call_id)
+        assert (after.handled_at is not None, after.handled_by) == (is_failure, "ada" if is_failure else None)
+        assert replace(after, handled_at=None, handled_by=None, version=before.version) == before
+        assert not store.handle(call_id, "eve")
+        assert row(store, call_id) == after
+
+    def test_handle_leaves_open_removed_and_unknown_calls_alone(self, store: OwningStore) -> None:
+        for call_id in (new(store), held(store), removed(store), fresh_id()):
+            assert not store.handle(call_id, "ada")
+
     def test_no_report_and_no_record_revives_a_removed_call(self, store: OwningStore) -> None:
         call_id = removed(store)
         before = row(store, call_id)
@@ -809,6 +915,23 @@ class CallStoreConformance:
         moves = [move("sending", call_id) for call_id in self.many(store, is_due)]
         for one, other in racers.race(moves, moves):
             assert (one is None) != (other is None)
+
+    def test_resend_hands_out_the_message_although_it_is_not_due_to_be_sent_again(self, store: OwningStore) -> None:
+        call_id = new(store)
+        sending = store.resend(call_id)
+        assert sending is not None
+        assert (sending[0].sends, sending[1]) == (1, MESSAGE)
+        assert not is_waiting(store, call_id)
+        assert store.claim(delivery_of(call_id)).verdict is Verdict.GRANTED
+
+    def test_resend_has_nothing_for_what_runs_has_ended_is_not_due_or_is_not_ours(self, store: OwningStore) -> None:
+        later, observed = new(store), fresh_id()
+        rewrite(store, later, due_at=store._now() + MINUTE)
+        assert store.record_enqueue(observed, "t")
+        for call_id in (later, observed, held(store), ended(store), removed(store), fresh_id()):
+            before = store._find(call_id, None).record
+            assert store.resend(call_id) is None
+            assert store._find(call_id, None).record == before
 
     def test_put_off_lets_a_message_wait(self, store: OwningStore) -> None:
         call_id = new(store)
@@ -1168,6 +1291,8 @@ def steps(draw: st.DrawFn, call_id: str) -> Move:
                 move("renew", [(call_id, token)]),
                 move("aborts", [call_id]),
                 move("look", call_id),
+                move("handle", call_id, token),
+                move("resend", call_id),
                 move("report", NotRun(call_id=call_id, turn=Turn(0, retries), outcome=outcome)),
                 move("report", Ended(call_id=call_id, turn=None, run=run, outcome=outcome)),
                 move("report", Started(call_id=call_id, run=run, facts=CallFacts(task="t"))),

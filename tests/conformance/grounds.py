@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 import uuid
@@ -15,8 +14,9 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from celery import Celery, _state
+from celery import Celery, _state, signals
 from celery.contrib.testing.worker import start_worker
+from celery.worker import state
 
 from lrp_celery import AbortSignal, CallNotFound, CallState, StoreError
 from lrp_celery.procedures.stores import MemoryStore, RedisStore, Store
@@ -437,12 +437,23 @@ def in_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def in_thread(app: Celery) -> Iterator[None]:
-    """Run a worker of `app` in a thread of this process, with a pool of threads."""
+def worker_in_thread(app: Celery, pool: str = "threads", concurrency: int = 8) -> Iterator[None]:
+    """Run a worker of `app` in a thread of this process."""
     before = _state.get_current_app()
+    terms: dict[str, Any] = {"pool": pool, "concurrency": concurrency}
+
+    def as_it_is(**_: object) -> None:
+        """Leave this process's logging to pytest: other tests read what is logged."""
+
+    signals.setup_logging.connect(as_it_is)
     try:
-        with start_worker(app, pool="threads", concurrency=8, perform_ping_check=False, loglevel=logging.CRITICAL):
+        with start_worker(app, perform_ping_check=False, **terms):
             yield
+            # Its loop looks for this after each message or two seconds, and then waits as long once more.
+            state.should_terminate = 0  # type: ignore[assignment]  # always None, say its stubs
+            for _ in range(2):
+                app.control.broadcast("ping")
     finally:
+        signals.setup_logging.disconnect(as_it_is)
         before.set_current()
         before.set_default()

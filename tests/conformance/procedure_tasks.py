@@ -133,6 +133,11 @@ def ask_for_itself(name: str) -> str:
     return str(find(name).get_state(current_call().id))
 
 
+def own_id() -> str:
+    """Return the id of the very call that this is."""
+    return current_call().id
+
+
 def left_to_run() -> float | None:
     """Return the seconds until its timeout."""
     deadline = current_call().deadline
@@ -206,6 +211,7 @@ DECLARED: dict[Callable[..., Any], dict[str, Any]] = {
     reluctant: {"grace": NEVER},
     report: {},
     ask_for_itself: {},
+    own_id: {},
     left_to_run: {},
     meddle: {},
     look_around: {},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any, Protocol
 
 from lrp_celery.tracking.store import MergingStore
 
+#: Rounds of each race, where somebody wants more or fewer than the suites: `LRP_RACE_ROUNDS=1000` for the full count.
+ROUNDS = int(os.environ.get("LRP_RACE_ROUNDS", "0"))
 #: Seconds that one side waits for the other before the test fails instead of hanging.
 PATIENCE = 60
 

@@ -58,7 +58,7 @@ class TestRedis(OnRedis, CallStoreConformance):
 
 
 def indexes_of(client: Any, prefix: str, call_id: str) -> set[str]:
-    names = ("attend", "ended", "expiring", "removed")
+    names = ("attend", "ended", "expiring", "removed", "open")
     return {name for name in names if client.zscore(f"{prefix}:{name}", call_id) is not None}
 
 

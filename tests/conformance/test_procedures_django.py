@@ -47,11 +47,8 @@ class InRoom(OverRows):
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[Workshop]:
     """Where the rooms of this module are made: those on one kind of database share it."""
-    made = Workshop(folder=tmp_path_factory.mktemp("rooms"), blocker=django_db_blocker)
-    try:
+    with contextlib.closing(Workshop(folder=tmp_path_factory.mktemp("rooms"), blocker=django_db_blocker)) as made:
         yield made
-    finally:
-        made.close()
 
 
 class OnDjango(OverRowsConformance):

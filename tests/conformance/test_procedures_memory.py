@@ -11,7 +11,7 @@ from celery import Celery
 from lrp_celery import Caller, LrpCelery
 from lrp_celery.procedures.stores import MemoryStore
 from lrp_celery.tracking import MemoryTrackingStore
-from tests.conformance.grounds import Eager, Ground, Local, OverRows, in_this_process, in_thread
+from tests.conformance.grounds import Eager, Ground, Local, OverRows, in_this_process, worker_in_thread
 from tests.conformance.procedure import OverRowsConformance, ProcedureConformance
 from tests.conformance.procedure_tasks import declare
 
@@ -53,7 +53,7 @@ class TestThreads(OverRowsConformance):
         lrp = LrpCelery(app, store=store)
         # A worker knows the tasks that there are when it starts.
         procedures = declare(app)
-        with in_this_process(tmp_path_factory) as folder, in_thread(app):
+        with in_this_process(tmp_path_factory) as folder, worker_in_thread(app):
             yield OverRows(procedures, folder, store)
         lrp.close()
 

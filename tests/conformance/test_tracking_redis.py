@@ -7,12 +7,15 @@ import pickle
 import subprocess
 import sys
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis import Redis
 
-from lrp_celery.core.errors import ConfigurationError, StoreError
+from lrp_celery.core.errors import ConfigurationError, StoreError, StoreUnavailable
 from lrp_celery.tracking import RedisTrackingStore
+from lrp_celery.tracking.reports import CallFacts, RunFacts, Started, Told
 from tests.conformance.on_redis import OnRedis
 from tests.conformance.tracking_store import TrackingStoreConformance, ended_call, fresh_id, seen, some_call
 from tests.services import PrivateServer
@@ -118,6 +121,29 @@ def test_it_recovers_when_the_server_comes_back(private_redis: PrivateServer) ->
     assert store.record_enqueue("after", "t")
     assert store.record_terminal("after", "succeeded")
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("close", "reopen"),
+    [
+        ("CONFIG SET maxmemory 1 maxmemory-policy noeviction", "CONFIG SET maxmemory 0"),
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    ],
+    ids=["full", "a replica"],
+)
+def test_a_server_that_takes_no_writes_for_now_is_away(private_redis: PrivateServer, close: str, reopen: str) -> None:
+    store, client = RedisTrackingStore(private_redis.url), Redis.from_url(private_redis.url)
+    told = Told(Started(call_id="a", facts=CallFacts(task="t"), run=RunFacts(token="r")), timedelta())
+    client.execute_command(*close.split())
+    with pytest.raises(StoreUnavailable):
+        store.report_many([told])
+    client.execute_command(*reopen.split())
+    assert not store.report_many([told])
+    found = store.get_status("a")
+    assert found is not None
+    assert found.status == "started"
+    store.close()
+    client.close()
 
 
 def test_its_errors_never_show_the_password(unused_port: int) -> None:

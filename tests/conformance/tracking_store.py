@@ -22,17 +22,29 @@ from lrp_celery.core.clock import ManualClock
 from lrp_celery.core.errors import ConfigurationError, InvalidStatus
 from lrp_celery.tracking import MemoryTrackingStore
 from lrp_celery.tracking.record import AttemptOutcome, CallRecord
-from lrp_celery.tracking.reports import CallFacts, Ended, Enqueued, ErrorFacts, Outcome, RunFacts, Started
+from lrp_celery.tracking.reports import (
+    CallFacts,
+    Ended,
+    Enqueued,
+    ErrorFacts,
+    NeverSent,
+    Outcome,
+    Report,
+    RunFacts,
+    Started,
+    Told,
+)
 from lrp_celery.tracking.retention import DEFAULT_RETENTION
 from lrp_celery.tracking.snapshot import CallSnapshot
 from lrp_celery.tracking.status import OPEN, TERMINAL, CallStatus, Reason
 from lrp_celery.tracking.steps import Merged
 from lrp_celery.tracking.store import MergingStore, TrackingStore
+from tests.conformance import racing
 from tests.conformance.racing import Racers, move
 from tests.tracking.histories import CALL_ID, History, any_history, arrivals
 
 #: Rounds of a race. Enough that a store which reads first and writes then is caught.
-ROUNDS = 200
+ROUNDS = racing.ROUNDS or 200
 #: So long ago that no other test's rows are as old.
 PAST = datetime(2001, 2, 3, 4, 5, 6, 789012, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
@@ -98,6 +110,36 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 def forget_old_rows(store: MergingStore) -> None:
     """Take away the ended rows that other tests have left: purges are counted."""
     store.purge_terminal(datetime(2010, 1, 1, tzinfo=UTC))
+
+
+_looked_for = settings(
+    max_examples=30,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.differing_executors,
+    ],
+)
+
+
+def _age(report: Report, now: datetime) -> timedelta:
+    """How long ago a run began: whoever tells a report late knows that."""
+    started_at = report.run.started_at if isinstance(report, Started) else None
+    return timedelta() if started_at is None else now - started_at
+
+
+@st.composite
+def _mixtures(draw: st.DrawFn, lengths: list[int]) -> list[int]:
+    """The places of several sequences laid end to end, mixed so that each keeps its order."""
+    owners = draw(st.permutations([owner for owner, length in enumerate(lengths) for _ in range(length)]))
+    nexts = [sum(lengths[:owner]) for owner in range(len(lengths))]
+    places = []
+    for owner in owners:
+        places.append(nexts[owner])
+        nexts[owner] += 1
+    return places
 
 
 class TrackingStoreConformance:
@@ -652,16 +694,7 @@ class TrackingStoreConformance:
 
     # --- beyond the rows: reports ----------------------------------------------------
 
-    @settings(
-        max_examples=30,
-        derandomize=True,
-        deadline=None,
-        suppress_health_check=[
-            HealthCheck.function_scoped_fixture,
-            HealthCheck.too_slow,
-            HealthCheck.differing_executors,
-        ],
-    )
+    @_looked_for
     @given(data=st.data())
     def test_reports_come_to_the_same_as_in_memory(self, store: MergingStore, data: st.DataObject) -> None:
         history: History = data.draw(any_history())
@@ -674,6 +707,97 @@ class TrackingStoreConformance:
         expected = [untimed(attempt) for attempt in memory.attempts(CALL_ID)]
         assert [untimed(attempt) for attempt in store.attempts(call_id)] == expected
 
+    @_looked_for
+    @given(data=st.data())
+    def test_reports_told_together_come_to_the_same_as_one_by_one(
+        self, store: MergingStore, data: st.DataObject
+    ) -> None:
+        histories: list[History] = data.draw(st.lists(any_history(), min_size=1, max_size=4))
+        names = [fresh_id() for _ in histories]
+        arrived = [data.draw(arrivals(history))[1] for history in histories]
+        now = store._now()
+        told = [
+            Told(replace(report, call_id=call_id), _age(report, now))
+            for call_id, reports in zip(names, arrived, strict=True)
+            for report in reports
+        ]
+        mixed = [told[place] for place in data.draw(_mixtures([len(reports) for reports in arrived]))]
+        size = data.draw(st.integers(1, max(1, len(mixed))))
+        for begin in range(0, len(mixed), size):
+            assert list(store.report_many(mixed[begin : begin + size])) == []
+        for call_id, reports in zip(names, arrived, strict=True):
+            memory = MemoryTrackingStore(ManualClock(store._now()))
+            for report in reports:
+                memory.report(report)
+            assert unworn(store._find(call_id, None).record) == unworn(memory._find(CALL_ID, None).record)
+            expected = [untimed(attempt) for attempt in memory.attempts(CALL_ID)]
+            assert [untimed(attempt) for attempt in store.attempts(call_id)] == expected
+
+    def test_reports_told_together_twice_change_nothing_the_second_time(self, store: MergingStore) -> None:
+        told = [Told(report) for number in range(20) for report in self.a_life(fresh_id(), number)]
+        store.report_many(told)
+        before = [store._find(each.report.call_id, None).record for each in told]
+        assert list(store.report_many(told)) == []
+        assert [store._find(each.report.call_id, None).record for each in told] == before
+
+    @pytest.mark.parametrize("is_told_with_it", [False, True])
+    def test_of_a_step_whose_predecessor_was_sent_after_all_nothing_is_known(
+        self, store: MergingStore, is_told_with_it: bool
+    ) -> None:
+        """A message ran twice: one of its runs failed, the other one sent the next step."""
+        facts, between, last = CallFacts(task="t"), fresh_id(), fresh_id()
+        unsent = Outcome(status=CallStatus.DISCARDED, reason=Reason.LOST)
+        begins = Started(call_id=between, facts=facts, run=RunFacts(token="one", pid=1))
+        told: list[Report] = [NeverSent(call_id=last, facts=facts, outcome=unsent, after=between)]
+        if is_told_with_it:
+            told.insert(0, begins)
+        else:
+            store.report(begins)
+        store.report_many([Told(each) for each in told])
+        assert store.get_status(last) is None
+        assert store.get_status(between) is not None
+
+    def test_a_report_counts_from_when_it_was_true(self, store: MergingStore) -> None:
+        call_id, run = fresh_id(), RunFacts(token="one", pid=1, started_at=datetime(2030, 1, 1, tzinfo=UTC))
+        facts = CallFacts(task="t", enqueued_at=store._now() - timedelta(hours=2))
+        done = Outcome(status=CallStatus.SUCCEEDED)
+        store.report_many(
+            [
+                Told(Started(call_id=call_id, run=run, facts=facts), timedelta(hours=1)),
+                Told(Ended(call_id=call_id, run=run, outcome=done), timedelta(minutes=30)),
+            ]
+        )
+        call, now = seen(store, call_id), store._now()
+        assert call.started_at is not None
+        assert call.terminal_at is not None
+        assert abs(now - call.started_at - timedelta(hours=1)) < timedelta(seconds=30)
+        assert abs(now - call.terminal_at - timedelta(minutes=30)) < timedelta(seconds=30)
+
+    def test_two_that_tell_the_same_at_once_lose_nothing(self, store: MergingStore, racers: Racers) -> None:
+        rounds = []
+        for number in range(ROUNDS // 4):
+            calls = [fresh_id() for _ in range(5)]
+            starts = [Told(self.a_life(call_id, number)[0]) for call_id in calls]
+            ends = [Told(self.a_life(call_id, number)[1]) for call_id in calls]
+            rounds.append((calls, move("report_many", starts), move("report_many", list(reversed(ends)))))
+        results = racers.race([one for _, one, _ in rounds], [other for _, _, other in rounds])
+        for (calls, one, other), (first, second) in zip(rounds, results, strict=True):
+            left = [*first, *second]
+            assert set(left) <= {*one.args[0], *other.args[0]}
+            store.report_many(left)
+            assert [seen(store, call_id).status for call_id in calls] == [CallStatus.SUCCEEDED] * 5
+            assert [seen(store, call_id).attempt for call_id in calls] == [1] * 5
+
+    @staticmethod
+    def a_life(call_id: str, number: int) -> list[Report]:
+        facts = CallFacts(task="t")
+        run = RunFacts(token=f"run-{number}", worker="w", pid=number)
+        done = Outcome(status=CallStatus.SUCCEEDED)
+        return [
+            Started(call_id=call_id, facts=facts, run=run),
+            Ended(call_id=call_id, facts=facts, run=run, outcome=done),
+        ]
+
     @staticmethod
     def run_and_fail(store: MergingStore, call_id: str) -> None:
         facts = CallFacts(task="t")
@@ -683,6 +807,12 @@ class TrackingStoreConformance:
         store.report(Started(call_id=call_id, run=one))
         outcome = Outcome(status=CallStatus.FAILED, error=error)
         store.report(Ended(call_id=call_id, run=one, outcome=outcome))
+
+
+def unworn(row: Any) -> dict[str, Any] | None:
+    """A row without when things were, and how often it was written."""
+    shown = untimed(row)
+    return None if shown is None else {**shown, "version": None}
 
 
 def untimed(row: Any) -> dict[str, Any] | None:

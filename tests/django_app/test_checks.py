@@ -56,6 +56,12 @@ def test_e002_time_zones_are_off():
     assert ids(checks.check_time_zone()) == ["lrp_celery.E002"]
 
 
+@pytest.mark.parametrize(("folder", "complaints"), [("/dev/null/spools", ["lrp_celery.W007"]), ("/tmp/a/b", [])])
+def test_w007_a_folder_that_cannot_hold_spools(folder, complaints):
+    with override_settings(LRP_CELERY={"SPOOL_DIR": folder}):
+        assert ids(checks.check_spool()) == complaints
+
+
 def test_w001_nothing_purges(app):
     app.conf.beat_schedule = {}
     assert ids(checks.check_celery()) == ["lrp_celery.W001"]

@@ -39,6 +39,15 @@ def left(alias="default"):
     return set(Call.objects.using(alias).values_list("call_id", flat=True))
 
 
+def test_a_parked_call_goes_once_it_was_handled_and_its_time_is_over():
+    now = datetime.now(UTC)
+    for call_id, handled in {"waits": None, "lately": DAY, "long ago": 8 * DAY}.items():
+        add(call_id, CallStatus.PARKED, 30 * DAY, handled_at=None if handled is None else now - handled)
+    assert purge(dry_run=True).calls == 1
+    assert purge(pause=NO_PAUSE).calls == 1
+    assert left() == {"waits", "lately"}
+
+
 def test_trk_19_only_what_ended_strictly_before_the_threshold_goes():
     now = read_clock(connections["default"])
     add("at"), add("before"), add("after")

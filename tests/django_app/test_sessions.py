@@ -2,16 +2,18 @@
 
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 from celery import Celery
-from django.db import connections, transaction
+from django.db import DataError, IntegrityError, OperationalError, ProgrammingError, connections, transaction
 from django.test import override_settings
 
 from django_app.models import Call
 from django_app.stores import DjangoTrackingStore, rows
 from django_app.stores.sessions import OwnSession
 from lrp_celery.core.errors import StoreError, StoreUnavailable
+from lrp_celery.tracking.reports import CallFacts, RunFacts, Started, Told
 
 app = Celery("sessions", broker="memory://", backend="cache+memory://", set_as_current=False)
 app.conf.task_default_queue = "sessions"
@@ -83,6 +85,45 @@ def test_a_server_that_does_not_answer_is_told_apart(postgres_alias, monkeypatch
     monkeypatch.setitem(connections[postgres_alias].settings_dict, "PORT", "1")
     with pytest.raises(StoreUnavailable):
         DjangoTrackingStore(session=session).get_status("x")
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True, databases="__all__")
+@pytest.mark.parametrize(
+    "closed",
+    [
+        "SET default_transaction_read_only = on",  # after a failover, by what was the primary
+        "SET search_path = nowhere",  # before a migration
+    ],
+)
+def test_a_database_that_takes_no_writes_for_now_refuses_no_report(postgres_alias, monkeypatch, closed):
+    session = OwnSession(postgres_alias)
+    monkeypatch.setattr(session, "release", lambda: None)
+    store = DjangoTrackingStore(session=session)
+    with session.connection().cursor() as cursor:
+        cursor.execute(closed)
+    told = Told(Started(call_id="a", facts=CallFacts(task="t"), run=RunFacts(token="r")), timedelta())
+    with pytest.raises(StoreUnavailable):
+        store.report_many([told])
+    assert not store.report_many([told])
+    assert store.get_status("a").status == "started"
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "codes", "is_away"),
+    [
+        (OperationalError, (2006, "MySQL server has gone away"), True),
+        (ProgrammingError, (1146, "Table 'lrp.lrp_celery_call' doesn't exist"), True),
+        (OperationalError, (1366, "Incorrect string value"), False),
+        (DataError, (1406, "Data too long"), False),
+        (IntegrityError, (1062, "Duplicate entry"), False),
+    ],
+)
+def test_what_a_table_cannot_hold_is_told_apart_from_a_server_that_is_away(error, codes, is_away):
+    raised = error(*codes)
+    raised.__cause__ = Exception(*codes)
+    assert rows.is_away(raised) is is_away
 
 
 # --- A caller whose transaction sees the past

@@ -6,11 +6,13 @@ import unittest
 import pytest
 from asgiref.sync import async_to_sync
 from celery import Celery
+from celery.app.trace import build_tracer
 from django.db import connection, connections, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 
 from django_app.models import Attempt, Call
 from lrp_celery import CallStatus, calls
+from lrp_celery.tracking import messages
 from lrp_celery.tracking.recorder import losses
 
 wired = Celery("wired", broker="memory://", backend="cache+memory://", set_as_current=False)
@@ -115,8 +117,10 @@ def test_a_poisoned_transaction_harms_neither_task_nor_caller(eager):
 def test_a_fault_of_ours_does_not_poison_the_callers_transaction(eager, monkeypatch):
     from django_app.stores import rows
 
-    honest = rows.calls.insert
-    monkeypatch.setattr(rows.calls, "insert", lambda connection, values: honest(connection, {**values, "task": None}))
+    honest = rows.calls.insertion
+    monkeypatch.setattr(
+        rows.calls, "insertion", lambda connection, values: honest(connection, {**values, "task": None})
+    )
     with transaction.atomic():
         assert eager.tasks["wired.add"].delay(1, 2).get() == 3
         assert not Call.objects.exists(), "and the connection still works"
@@ -129,6 +133,21 @@ def test_track_and_exclude_choose_by_pattern(eager):
         excluded = eager.tasks["wired.fail"].delay()
     assert calls.get(tracked.id) is not None
     assert calls.get(excluded.id) is None
+
+
+@pytest.mark.django_db
+def test_a_worker_that_knows_no_procedure_of_that_name_watches_as_ever(eager):
+    # The message was sent by one that knows it; its row is gone.
+    def run(name, args):
+        task = eager.tasks[name]
+        request = {"id": name, "task": name, "args": args, "is_eager": True, "retries": 0, messages.OWNED: 0}
+        build_tracer(name, task, eager=True, app=eager)(name, args, {}, request)
+
+    with override_settings(LRP_CELERY={"EXCLUDE": ["*.fail"]}):
+        run("wired.add", (1, 2))
+        run("wired.fail", ())
+    assert "1, 2" in calls.get("wired.add").target_summary
+    assert calls.get("wired.fail") is None
 
 
 @pytest.mark.django_db(transaction=True)

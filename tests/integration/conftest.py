@@ -18,11 +18,8 @@ _rooms = pytest.StashKey[list[Room]]()
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[Workshop]:
     """All rooms of this session."""
-    made = Workshop(folder=tmp_path_factory.mktemp("rooms"), blocker=django_db_blocker)
-    try:
+    with contextlib.closing(Workshop(folder=tmp_path_factory.mktemp("rooms"), blocker=django_db_blocker)) as made:
         yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

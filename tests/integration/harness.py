@@ -27,6 +27,7 @@ from celery import Celery
 from celery._state import get_current_app
 from celery.result import AsyncResult
 from django.db import connections
+from django.db.models import Q
 from django.test import override_settings
 from pytest_django import DjangoDbBlocker
 
@@ -109,13 +110,17 @@ class Process:
         """Whether the main process runs."""
         return self._process is not None and self._process.poll() is None
 
+    def command(self) -> list[str]:
+        """Return what is started."""
+        return [sys.executable, "-m", "celery", "-A", self._app, *self._arguments]
+
     def start(self) -> None:
         """Start it; `wait_until_ready` before counting on it."""
         self._ready_file.unlink(missing_ok=True)
         environment = {**os.environ, **self._environment, READY: str(self._ready_file)}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", self._app, *self._arguments],
+                self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -265,7 +270,7 @@ class Room:
         return {
             **services.as_environment(database),
             "DJANGO_SETTINGS_MODULE": "tests.integration.settings",
-            "LRP_TEST_TRACKING": json.dumps(tracking),
+            "LRP_TEST_TRACKING": json.dumps({"SPOOL_DIR": str(self.folder / "spools"), **tracking}),
             SETTINGS: json.dumps({**self.settings, **settings}),
             truth.FOLDER: str(self.folder),
         }
@@ -282,9 +287,9 @@ class Room:
         """Return the row of a call."""
         return Call.objects.using(self.alias).filter(pk=call_id).first()
 
-    def found(self, **conditions: Any) -> list[Call]:
+    def found(self, *conditions: Q, **more: Any) -> list[Call]:
         """Return the rows that meet Django's `conditions`."""
-        return list(Call.objects.using(self.alias).filter(**conditions).order_by("enqueued_at"))
+        return list(Call.objects.using(self.alias).filter(*conditions, **more).order_by("enqueued_at"))
 
     def wait_for(
         self,
@@ -414,7 +419,8 @@ class Room:
         states = history.show(history.read(connections[self.alias], call_id))
         runs = "\n".join(f"  {describe(attempt)}" for attempt in self.attempts(call_id))
         lines = "\n".join(f"  {line}" for line in self.truth(call_id))
-        return f"states of {call_id}:\n{states}\nattempts:\n{runs}\ntruth:\n{lines}"
+        logs = "\n".join(f"--- {process.name}:\n{process.log_end()}" for process in self.processes)
+        return f"states of {call_id}:\n{states}\nattempts:\n{runs}\ntruth:\n{lines}\n{logs}"
 
     # --- What really happened
 

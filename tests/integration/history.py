@@ -15,12 +15,12 @@ FIXED = (
 )  # fmt: skip
 #: Of these a removal leaves nothing.
 BLANKED = ("last_error", "error_type")
-COLUMNS = ("call_id", *FIXED, "removed_at", "abort_requested_at", "remove_when_settled", "version")
+COLUMNS = ("call_id", *FIXED, "stop_reason", "removed_at", "abort_requested_at", "remove_when_settled", "version")
 
 _TABLE = """
 CREATE TABLE lrp_test_history (
     seq {serial}, call_id varchar(200) {binary}, status varchar(16), reason varchar(20), retries integer,
-    attempt integer, worker varchar(255), pid bigint, last_error varchar(2000), error_type varchar(255),
+    attempt integer, stop_reason varchar(20), worker varchar(255), pid bigint, last_error varchar(2000), error_type varchar(255),
     http_status integer, enqueued_at {instant}, started_at {instant}, terminal_at {instant}, removed_at {instant},
     abort_requested_at {instant}, remove_when_settled boolean, version integer
 )
@@ -98,6 +98,6 @@ def show(states: list[dict[str, Any]]) -> str:
     """Return states as lines, for a failure's message."""
     return "\n".join(
         f"  v{state['version']} {state['status']} {state['reason'] or ''} retries={state['retries']} "
-        f"attempt={state['attempt']} {state['error_type'] or ''}"
+        f"attempt={state['attempt']} pid={state['pid']} stop={state['stop_reason'] or '-'} {state['error_type'] or ''}"
         for state in states
     )

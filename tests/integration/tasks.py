@@ -283,7 +283,15 @@ def replace(self, by):
     note(STARTED)
     tasks = self.app.tasks
     one, two = tasks["tests.add"].si(1, 2), tasks["tests.add"].si(3, 4)
-    choices = {"task": lambda: one, "chain": lambda: chain(one, two), "group": lambda: group(one, two)}
+    failing = tasks["tests.fail"].si()
+    choices = {
+        "task": lambda: one,
+        "chain": lambda: chain(one, two),
+        "group": lambda: group(one, two),
+        "failing task": lambda: failing,
+        "failing chain": lambda: chain(failing, two),
+        "failing group": lambda: group(one, failing),
+    }
     raise self.replace(choices[by]())
 
 

@@ -16,7 +16,6 @@ from django_app.models import Worker
 from lrp_celery import CallFailed
 from lrp_celery.core.ids import new_id
 from tests.integration import hostile
-from tests.integration.cells import BASE, RABBITMQ, on
 from tests.integration.crashes import (
     DONE,
     LEASE,
@@ -49,8 +48,15 @@ UNHARMED = dict.fromkeys(hostile.BOUNDARIES, ((*DONE, 1), (*DONE, 1)))
 # --- The caller
 
 
-@on(BASE, RABBITMQ)
-def test_a_caller_that_is_killed_at_any_boundary_leaves_a_call_that_never_was_or_one_that_ends_right(cell):
+@pytest.mark.integration
+@pytest.mark.services
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_a_caller_that_is_killed_at_any_boundary_leaves_a_call_that_never_was_or_one_that_ends_right(
+    quick_room, broker
+):
+    room = quick_room(broker)
+    # A relay that meets others' messages in the queue looks again after RESEND_AFTER: not in a minute here.
+    worker = room.worker(tracking=QUICK)
     never, made, atomic = {}, {}, set()
     for is_atomic in (False, True):
         places = {
@@ -62,14 +68,15 @@ def test_a_caller_that_is_killed_at_any_boundary_leaves_a_call_that_never_was_or
         never |= {call_id: boundary for call_id, boundary in places.items() if boundary in uncommitted}
         made |= {call_id: boundary for call_id, boundary in places.items() if boundary not in uncommitted}
         atomic |= set(places) if is_atomic else set()
-    call_and_die(cell, never | made, atomic=atomic)
+    call_and_die(room, never | made, atomic=atomic)
     for call_id, boundary in made.items():
-        assert (boundary, hostile.once.get_result(call_id, wait=WAIT), cell.runs(call_id)) == (boundary, 5, 1)
+        assert (boundary, hostile.once.get_result(call_id, wait=WAIT), room.runs(call_id)) == (boundary, 5, 1)
     for call_id, boundary in never.items():
-        assert (boundary, cell.has_no_row(call_id), cell.runs(call_id)) == (boundary, True, 0)
+        assert (boundary, room.has_no_row(call_id), room.runs(call_id)) == (boundary, True, 0)
         # Whoever asks again with the same id makes it.
         assert hostile.once.using(call_id=call_id).call(6) == call_id
         assert hostile.once.get_result(call_id, wait=WAIT) == 6
+    assert worker.complaints() == []
 
 
 # --- The broker
@@ -162,11 +169,28 @@ def _waiting_for_locks(postgres):
 
 @pytest.mark.integration
 @pytest.mark.services
-def test_rule_10_an_outcome_that_could_not_be_written_for_too_long_is_lost_and_nothing_else(
+def test_rule_10_an_outcome_that_could_not_be_written_for_too_long_waits_in_the_spool(private_postgres, private_room):
+    room = private_room
+    room.worker(tracking={**QUICK, "SETTLE_WAIT": 0.5}, concurrency=2)
+    once, again = call_at(room, "body", "hold")
+    until_held(room, {"body": (once, again)})
+    crash(private_postgres)
+    connections[room.alias].close()
+    room.release(once, again)
+    log = room.processes[0].log
+    eventually("both runs leave it", lambda: log().count("which is recorded when the store is back") == 2)
+    private_postgres.launch()
+    assert outcomes_of(room, {"body": (once, again)}) == {"body": ((*DONE, 1), (*DONE, 1))}
+    assert [hostile.once.get_result(once), hostile.again.get_result(again)] == [3, 3]
+
+
+@pytest.mark.integration
+@pytest.mark.services
+def test_rule_10_without_a_spool_an_outcome_that_could_not_be_written_for_too_long_is_lost_and_nothing_else(
     private_postgres, private_room
 ):
     room = private_room
-    room.worker(tracking={**QUICK, "SETTLE_WAIT": 0.5}, concurrency=2)
+    room.worker(tracking={**QUICK, "SETTLE_WAIT": 0.5, "RECORDER": "sync"}, concurrency=2)
     once, again = call_at(room, "body", "hold")
     until_held(room, {"body": (once, again)})
     crash(private_postgres)

@@ -26,7 +26,7 @@ def test_a_message_of_a_content_type_that_is_not_accepted_is_discarded(cell):
 
 @on(BASE, RABBITMQ)
 def test_a_message_that_cannot_be_decoded_leaves_an_open_row_until_silence_is_watched(cell):
-    """Celery acknowledges it and tells nobody. Settling silent calls comes with the rescue (RULES 20)."""
+    """Celery acknowledges it and tells nobody: see `test_rescue`."""
     kombu.serialization.register("tests-torn", lambda body: "{torn", None, "application/json", "utf-8")
     call = cell.tasks.add.apply_async((1, 1), serializer="tests-torn")
     cell.expect(cell.tasks.add.delay(1, 1), "succeeded")

@@ -304,7 +304,7 @@ def test_rule_16_a_queue_longer_than_its_patience_is_not_sent_again(make_room, b
     room = make_room(broker)
     room.worker(concurrency=1, tracking=QUICK)
     with quick(room):
-        took = work_off(room, 60, 0.05)
+        took = work_off(room, 120, 0.05)
     assert took > 2 * QUICK["RESEND_AFTER"]
 
 

@@ -144,17 +144,3 @@ def test_a_call_that_expires_before_it_begins_is_discarded(cell):
         cell.wait_for(call, lambda row: row.expires_at < datetime.now(UTC))
     cell.expect(call, "discarded", "expired", attempt=0)
     assert cell.runs(call) == 0
-
-
-@on(RABBITMQ)
-def test_rabbitmq_drops_an_expired_message_and_the_row_stays_open_until_silence_is_watched(cell):
-    """Nobody is told. Settling silent calls comes with the rescue (RULES 20); until then the row is shown silent."""
-    with busy(cell):
-        # One more waits in each process's stead, so that this one stays with the broker.
-        waiting = [cell.tasks.add.delay(1, 1) for _ in range(4)]
-        call = cell.tasks.add.apply_async((1, 1), expires=0.2)
-        row = cell.wait_for(call, lambda row: row.expires_at < datetime.now(UTC))
-    for other in waiting:
-        cell.expect(other, "succeeded")
-    cell.expect(call, "submitted", attempt=0)
-    assert type(row).objects.using(cell.alias).silent().filter(pk=call.id).exists()

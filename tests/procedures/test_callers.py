@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import Counter
@@ -12,7 +13,6 @@ from typing import Any, assert_type
 
 import pytest
 from celery import Celery, _state
-from celery.contrib.testing.worker import start_worker
 
 from lrp_celery import (
     AbortController,
@@ -32,6 +32,7 @@ from lrp_celery import (
 )
 from lrp_celery.procedures.stores import MemoryStore
 from lrp_celery.tracking import MemoryTrackingStore
+from tests.conformance.grounds import worker_in_thread
 from tests.conformance.item_store import until
 
 WITHIN = 20
@@ -438,14 +439,8 @@ def double_here(signal: AbortSignal, number: int) -> int:
 def calls() -> Iterator[MemoryTrackingStore]:
     store = MemoryTrackingStore()
     lrp = LrpCelery(app, store=store)
-    before = _state.get_current_app()
-    try:
-        with start_worker(app, pool="solo", perform_ping_check=False, loglevel=logging.ERROR):
-            yield store
-    finally:
-        lrp.close()
-        before.set_current()
-        before.set_default()
+    with contextlib.closing(lrp), worker_in_thread(app, pool="solo", concurrency=1):
+        yield store
 
 
 def typed_by_their_procedure(made: LongRunningProcedure[[int], str]) -> None:

@@ -22,9 +22,10 @@ from lrp_celery import (
     calls,
     procedure,
 )
-from lrp_celery.procedures import publishing, revoking, runtime
+from lrp_celery.procedures import deeds, publishing, revoking, runtime
 from lrp_celery.procedures.aborts import Board, Reach
 from lrp_celery.procedures.actions import Action
+from lrp_celery.procedures.deeds import Deeds
 from lrp_celery.procedures.runtime import PlainRuntime
 from lrp_celery.procedures.signal import AbortController
 from lrp_celery.tracking import MemoryTrackingStore
@@ -314,9 +315,19 @@ def test_rule_13_a_rerun_is_a_new_call_of_task_and_arguments_only(scene):
     assert [(a.deed, a.call_id, a.by, a.outcome) for a in scene.actions] == [
         ("rerun", earlier, "grace", f"runs again as {again}")
     ]
+    assert (before.handled_at is not None, before.handled_by) == (True, "grace")
     # And once more, from the new one.
     assert scene.store.settle(again, scene.claimed(again), failed)
     assert scene.row(calls.rerun(again)).rerun_of == again
+
+
+def test_whoever_asks_twice_with_one_key_gets_one_new_call(scene):
+    earlier = settled(scene, 1)
+    grace = Deeds(scene.app, runtime.runtime_of(scene.app), "grace")
+    assert grace.rerun(earlier, new_id="again") == grace.rerun(earlier, new_id="again") == "again"
+    assert scene.row("again").rerun_of == earlier
+    # What has not failed needs nobody to deal with it.
+    assert scene.row(earlier).handled_at is None
 
 
 def test_what_cannot_be_run_again_is_refused(scene):
@@ -338,6 +349,32 @@ def test_what_cannot_be_run_again_is_refused(scene):
     with pytest.raises(NotRerunnable, match="without a message"):
         calls.rerun(without)
     assert {action.outcome for action in scene.actions} == {"refused: NotRerunnable", "refused: CallNotFound"}
+
+
+# --- handle, resend
+
+
+def test_a_failure_is_handled_once_and_that_is_on_record(scene):
+    failed = settled(scene, 1, outcome=Settlement(outcome=Outcome(status=CallStatus.FAILED)))
+    assert calls.handle(failed, by="ada", reason="the mirror was down")
+    assert not calls.handle(failed, by="eve")
+    assert not calls.handle(settled(scene, 1))
+    assert scene.row(failed).handled_by == "ada"
+    assert [(a.deed, a.call_id, a.by, a.reason, a.outcome) for a in scene.actions] == [
+        ("handle", failed, "ada", "the mirror was down", "handled")
+    ]
+
+
+def test_a_message_is_sent_again_and_that_is_on_record(scene, monkeypatch):
+    sent = []
+    monkeypatch.setattr(deeds, "send_or_leave", lambda app, runtime, call_id, envelope: sent.append(envelope))
+    waiting = scene.add.call(1)
+    assert calls.resend(waiting, by="ada")
+    assert [(envelope.headers["id"], envelope.args) for envelope in sent] == [(waiting, [1])]
+    assert [(a.deed, a.call_id, a.by, a.outcome) for a in scene.actions] == [("resend", waiting, "ada", "sent again")]
+    scene.claimed(waiting)
+    assert not calls.resend(waiting)
+    assert not calls.resend("unknown")
 
 
 # --- remove

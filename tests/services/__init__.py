@@ -22,6 +22,7 @@ from tests.services.databases import (
 )
 from tests.services.ladder import (
     NAMES,
+    ONLY_PRIVATE,
     asked,
     close,
     describe,
@@ -32,11 +33,13 @@ from tests.services.ladder import (
     private_redis,
 )
 from tests.services.model import RUN, Service, ServiceError, ServiceMissing
+from tests.services.pgbouncer import private as private_pgbouncer
 from tests.services.process import PrivateServer
 from tests.services.spaces import RedisSpace, celery_over_redis, rabbitmq_vhost, redis_space
 
 __all__ = [
     "NAMES",
+    "ONLY_PRIVATE",
     "RUN",
     "PrivateServer",
     "RedisSpace",
@@ -54,6 +57,7 @@ __all__ = [
     "mysql_database",
     "postgres_database",
     "private_mysql",
+    "private_pgbouncer",
     "private_postgres",
     "private_rabbitmq",
     "private_redis",

@@ -13,6 +13,8 @@ KINDS: dict[str, Kind] = {
     kind.name: kind for kind in (postgres_server.KIND, redis_server.KIND, rabbitmq_server.KIND, mysql_server.KIND)
 }
 NAMES = tuple(KINDS)
+#: What has no ladder: a test starts its own, or asks for it in vain.
+ONLY_PRIVATE = ("pgbouncer",)
 
 #: Seconds for a server of this machine to answer; one that was named gets longer.
 LOCAL_WAIT = 0.5

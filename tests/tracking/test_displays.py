@@ -3,9 +3,10 @@
 import pytest
 from celery import Celery, chain
 from celery.signals import after_task_publish
+from celery.utils.saferepr import saferepr
 
 from lrp_celery.core.redaction import REDACTED, Redactor
-from lrp_celery.tracking import MemoryTrackingStore, displays
+from lrp_celery.tracking import MemoryTrackingStore, displays, messages
 from lrp_celery.tracking.displays import Arguments
 from lrp_celery.tracking.recorder import SyncRecorder
 from lrp_celery.tracking.signals import connect
@@ -81,6 +82,14 @@ def test_texts_that_celery_made_itself_are_not_the_publishers(known):
         assert known.shown(call.id) == Redactor().arguments(args, kwargs)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [(), {}, (1,), (1, -2.5, None, True), (10**400,), (float("inf"), 1e300), ("it's", 'a"b'), ([1],) * 11, {"a": 1}],
+)
+def test_what_we_say_that_celery_would_say_is_that(known, value):
+    assert displays.celerys_own(known.app, "args", value) == saferepr(value, 1024, maxlevels=3)
+
+
 def test_a_text_of_the_publisher_is_bounded_cleaned_and_redacted(known):
     call = known.login.apply_async(("ada", "hunter22"), argsrepr="\x00hunter22 token=abcdef " + "x" * 5000)
     assert known.shown(call.id).startswith(f"{REDACTED} token={REDACTED} x")
@@ -109,6 +118,29 @@ def message_of(known, task, *args, **options):
 def test_a_worker_that_makes_the_row_shows_the_publishers_text_too(known):
     headers = message_of(known, known.keep, "4111", argsrepr="(<card>,)")
     assert in_message(Arguments(known.app, "displays.keep", ["4111"], {}), **headers) == "(<card>,)"
+
+
+def test_a_worker_that_makes_the_row_copies_what_the_publisher_showed(known):
+    headers = message_of(known, known.login, "ada", "hunter22")
+    assert headers["lrp"]["summary"] == f"'ada', {REDACTED}"
+    headers["lrp"]["summary"] = "told\x00 " + "x" * 5000
+    assert messages.summary_in(headers.get).startswith("told xxx")
+    assert len(messages.summary_in(headers.get)) == 1000
+
+
+def test_a_publisher_that_does_not_know_the_task_tells_its_worker_nothing_of_the_arguments(known):
+    sent = {}
+    after_task_publish.connect(note := lambda headers, **_: sent.update(headers))
+    known.app.send_task("displays.unknown", ("hunter22",))
+    after_task_publish.disconnect(note)
+    assert messages.summary_in(sent.get) is None
+
+
+def test_a_retry_with_other_arguments_tells_of_those(known):
+    first = message_of(known, known.login, "ada", "hunter22")
+    retry = message_of(known, known.login, "bob", "hunter22", retries=1, headers={"lrp": first["lrp"]})
+    assert retry["lrp"]["summary"] == f"'bob', {REDACTED}"
+    assert {**retry["lrp"], "summary": None} == {**first["lrp"], "summary": None}
 
 
 def test_a_retry_for_which_celery_makes_its_own_text_still_shows_the_publishers(known):

@@ -24,6 +24,8 @@ from lrp_celery.tracking.reports import (
     Ended,
     Enqueued,
     ErrorFacts,
+    GivenUp,
+    NeverSent,
     NotRun,
     Outcome,
     Published,
@@ -260,6 +262,8 @@ REPORTS = st.one_of(
     st.builds(Unwound, run=RUNS, **COMMON),
     st.builds(Stopping, run=MAYBE_RUN, reason=st.sampled_from(sorted(Reason)), certain=st.booleans(), **COMMON),
     st.builds(NotRun, outcome=OUTCOMES, **COMMON),
+    st.builds(NeverSent, outcome=OUTCOMES, **COMMON),
+    st.builds(GivenUp, run=MAYBE_RUN, outcome=OUTCOMES, **COMMON),
     st.builds(AttemptRecorded, status=st.sampled_from(sorted(OPEN)), error=ERRORS, **COMMON),
     st.builds(TerminalRecorded, outcome=OUTCOMES, **COMMON),
 )

@@ -1,6 +1,6 @@
 """TRK-21: how long ended calls are kept."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -16,6 +16,15 @@ def test_trk_21_seven_days_by_default_and_parked_until_handled():
     assert retention.keep("a", CallStatus.SUCCEEDED) == 7 * DAY
     assert retention.keep("a", CallStatus.FAILED) == 7 * DAY
     assert retention.keep("a", CallStatus.PARKED) is None
+
+
+def test_what_is_kept_until_handled_is_kept_as_long_as_others_from_then_on():
+    retention, then, later = Retention(), datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+    assert retention.ends("a", CallStatus.PARKED, then, None) is None
+    assert retention.ends("a", CallStatus.PARKED, then, later) == later + 7 * DAY
+    assert retention.ends("a", CallStatus.FAILED, then, later) == then + 7 * DAY
+    for_ever = Retention({"*": None, "*:parked": None})
+    assert for_ever.ends("a", CallStatus.PARKED, then, later) is None
 
 
 def test_the_most_specific_rule_wins_task_first_then_status():

@@ -1,4 +1,4 @@
-"""manage.py lrp_rescue: settle or send again the procedures' calls whose worker is gone."""
+"""manage.py lrp_rescue: settle or send again the calls whose worker is gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lrp_celery.procedures.runtime import runtime_of
 
 class Command(BaseCommand):
     help = (
-        "Do what is due for procedures' calls. Without --wait, only for those that no run holds, as lrp_relay does: "
+        "Do what is due for calls. Without --wait, only for those of procedures that no run holds, as lrp_relay does: "
         "whoever has just come cannot tell a worker that died from a database that was away."
     )
 
@@ -24,7 +24,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--wait",
             action="store_true",
-            help="Show signs of life for LEASE seconds first, and then judge the workers that showed none.",
+            help="Show signs of life for LEASE seconds first, and then judge the workers that showed none, and the calls "
+            "of which nothing is heard.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -35,5 +36,7 @@ class Command(BaseCommand):
         except LrpError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{done.calls} calls of the app {current_app.main!r} were due, {done.sent} messages sent.")
+        if options["wait"]:
+            self.stdout.write(f"{done.judged} calls of other tasks were given up, or marked as interrupted.")
         if done.left:
             self.stdout.write(f"{done.left} are held by runs that do not renew their leases: --wait judges them.")

@@ -1,0 +1,95 @@
+"""What people do to calls, each with its line in the record; `lrp_celery.calls` is the door to it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from lrp_celery.core.errors import CallPending, LrpError, StoreError
+from lrp_celery.procedures import rerunning
+from lrp_celery.procedures.actions import Action, Deed, bounded, name_of_user
+from lrp_celery.procedures.envelope import Envelope
+from lrp_celery.procedures.publishing import send_or_leave
+from lrp_celery.procedures.runtime import Runtime
+from lrp_celery.procedures.stopping import Stopping
+from lrp_celery.tracking.owned import AbortRequest
+
+logger = logging.getLogger("lrp_celery.actions")
+
+#: What came of it, for the record.
+SENT, HANDLED, REMOVED = "sent again", "handled", "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Deeds:
+    """What somebody does by one Celery app, on what its procedures stand on."""
+
+    app: Any
+    runtime: Runtime
+    by: Any = None
+
+    def abort(
+        self, call_id: str, *, reason: str | None = None, tree: bool = False, force: bool = False
+    ) -> list[Action]:
+        """Ask for the end of a call, and with `tree` of its open descendants; return what came of each that is known."""
+        request = AbortRequest(reason=bounded(reason), by=name_of_user(self.by), force=force)
+        stopping = Stopping(self.app, self.runtime, request)
+        done = []
+        for each in (call_id, *(stopping.descendants(call_id) if tree else ())):
+            outcome = stopping.stop(each)
+            if outcome is not None:
+                done.append(self._action(Deed.ABORT, each, outcome, request.reason))
+                self.runtime.log(done[-1])
+        return done
+
+    def rerun(self, call_id: str, *, new_id: str | None = None) -> str:
+        """Run an ended call once more; return the new id. `new_id` is the idempotency key, for whoever may ask twice."""
+        try:
+            again = rerunning.rerun(self.app, self.runtime, call_id, new_id)
+        except LrpError as error:
+            self.runtime.log(self._action(Deed.RERUN, call_id, f"refused: {type(error).__name__}"))
+            raise
+        try:
+            self.runtime.callers.handle(call_id, name_of_user(self.by))
+        except StoreError as error:
+            # The new call is made, and whoever asked for it must not believe that it is not.
+            logger.warning("Call %s runs again, but is not noted as handled: %s", call_id, error)
+        self._log_after_commit(self._action(Deed.RERUN, call_id, f"runs again as {again}"))
+        return again
+
+    def resend(self, call_id: str) -> bool:
+        """Send the message of a call that nobody has claimed once more; False: there is nothing to send."""
+        sending = self.runtime.callers.resend(call_id)
+        if sending is None:
+            return False
+        record, message = sending
+        envelope = Envelope.from_json(message).of_generation(record.generation)
+        if record.runs:
+            envelope = envelope.without_expiry()
+        self.runtime.after_commit(partial(send_or_leave, self.app, self.runtime, call_id, envelope))
+        self._log_after_commit(self._action(Deed.RESEND, call_id, SENT))
+        return True
+
+    def handle(self, call_id: str, *, reason: str | None = None) -> bool:
+        """Note that a failure is dealt with; False: it is none, or somebody has before."""
+        if not self.runtime.callers.handle(call_id, name_of_user(self.by)):
+            return False
+        self._log_after_commit(self._action(Deed.HANDLE, call_id, HANDLED, bounded(reason)))
+        return True
+
+    def remove(self, call_id: str) -> bool:
+        """Forget an ended call; False: it is unknown. `CallPending` if it is open."""
+        if self.runtime.callers.look(call_id) is None:
+            return False
+        if not self.runtime.callers.remove(call_id):
+            raise CallPending(call_id=call_id)
+        self._log_after_commit(self._action(Deed.REMOVE, call_id, REMOVED))
+        return True
+
+    def _action(self, deed: Deed, call_id: str, outcome: str, reason: str | None = None) -> Action:
+        return Action(deed=deed, call_id=call_id, by=name_of_user(self.by), reason=reason, outcome=outcome)
+
+    def _log_after_commit(self, action: Action) -> None:
+        self.runtime.after_commit(partial(self.runtime.log, action))

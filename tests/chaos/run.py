@@ -1,0 +1,379 @@
+"""Random chaos with real processes: `python -m tests.chaos.run --seed 7 --calls 5000 --broker redis`.
+
+Two workers and two callers of their own on a broker and a PostgreSQL of their own, all of which are
+killed, frozen and cut by a schedule that follows from the seed, while calls are purged. When all the
+calls are made everything is left in peace; then the invariants are checked. Exits 1 if one is violated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import django
+from django.db import connections
+from django.test import override_settings
+
+if __name__ == "__main__":
+    # What follows has models.
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
+    django.setup()
+
+from tests import services
+from tests.chaos import ledger
+from tests.chaos.invariants import Census, Evidence, fates, may_come_again, refused_writes, violations
+from tests.chaos.mayhem import DECK, Nemesis, children_of, schedule
+from tests.chaos.terms import RETENTION, SILENT_AFTER, TOMBSTONE
+from tests.chaos.work import nature_of
+from tests.integration.crashes import QUICK, processes_of
+from tests.integration.harness import Process, Room, eventually, migrate
+from tests.services.databases import postgres_settings
+from tests.services.process import own_folder
+
+WORKERS = CALLERS = 2
+#: Calls a second, of all callers together.
+PACE = 12.0
+TICK = 0.05
+#: How far apart the seeds of a caller's lives are.
+LIVES = 1000
+#: How often it is looked at what workers hold, at the start and at the end.
+CENSUSES = 10
+#: By what the database knows the workers' connections.
+OURS = "chaos-worker"
+#: Seconds within which all must be calm, once nothing is disturbed any more.
+CALM = 90.0
+TRACKING: dict[str, Any] = {
+    **QUICK,
+    "SILENT_AFTER": SILENT_AFTER,
+    "TOMBSTONE": TOMBSTONE,
+    "PUBLISH_WAIT": 0.5,
+}
+REDIS = {"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1, "socket_timeout": 5}
+RABBITMQ = {"confirm_publish": True}
+
+_DELETIONS = """
+CREATE TABLE lrp_test_deletions (call_id varchar(200), task varchar(255), terminal_at timestamptz, deleted_at timestamptz);
+CREATE FUNCTION lrp_test_deleted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    INSERT INTO lrp_test_deletions VALUES (OLD.call_id, OLD.task, OLD.terminal_at, clock_timestamp()); RETURN NULL;
+END $$;
+CREATE TRIGGER lrp_test_deleted AFTER DELETE ON lrp_celery_call FOR EACH ROW EXECUTE FUNCTION lrp_test_deleted();
+"""
+_WAITING = """
+SELECT extract(epoch FROM clock_timestamp() - query_start)::float, left(query, 200) FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '1 second'
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is played."""
+
+    seed: int
+    calls: int
+    broker: str
+    faults: int = len(DECK)
+    """Both are what it takes at least, until it is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """How it went."""
+
+    plan: Plan
+    seconds: float
+    evidence: Evidence
+    violations: dict[str, list[str]]
+
+    @property
+    def refused_writes(self) -> int:
+        """How many runs came to their end when their call was no longer theirs."""
+        return refused_writes(self.evidence)
+
+    def __str__(self) -> str:
+        facts = self.evidence.facts
+        lasts = [states[-1] for states in self.evidence.history.values()]
+        counts = {
+            "facts": Counter(fact.what for fact in facts),
+            "faults": Counter(fact.more["kind"] for fact in facts if fact.what == "fault"),
+            "ends": Counter(f"{last['status']} {last['reason'] or ''}".strip() for last in lasts),
+            "purged": len(self.evidence.deletions),
+            "stale runs refused": self.refused_writes,
+        }
+        lines = [f"{self.plan}: {self.seconds:.0f} s", f"{self.evidence.before} -> {self.evidence.after}"]
+        lines += [f"{name}: {dict(count) if isinstance(count, Counter) else count}" for name, count in counts.items()]
+        lines += ["what became of the calls that callers were told about:", *self._table()]
+        for name, said in self.violations.items():
+            lines += [f"{name} VIOLATED, {len(said)} times:", *(f"    {each}" for each in said[:20])]
+        return "\n".join([*lines, "every invariant holds" if not self.violations else "NOT every invariant holds"])
+
+    def _table(self) -> Iterator[str]:
+        columns = ("accepted", "finished", "finished twice", "without an outcome")
+        yield f"    {'':28}" + "".join(f"{column:>20}" for column in columns)
+        for task, counts in sorted(fates(self.evidence).items()):
+            name = f"{task.rpartition('.')[2]}{'' if nature_of(task).owned else ' (plain Celery)'}"
+            yield f"    {name:28}" + "".join(f"{counts[column]:>20}" for column in columns)
+
+
+class CallerProcess(Process):
+    """A caller; each life of it has a seed of its own."""
+
+    def __init__(self, name: str, environment: dict[str, str], folder: Path, seed: int) -> None:
+        super().__init__(name, [], environment, folder)
+        self._seed = seed
+
+    def command(self) -> list[str]:
+        """Return what is started this time."""
+        self._seed += LIVES
+        return [sys.executable, "-m", "tests.chaos.caller", str(self._seed), str(CALLERS / PACE)]
+
+
+@dataclass(kw_only=True)
+class Purger:
+    """Purges all the while, and looks whether anybody waits long for a lock."""
+
+    room: Room
+    url: str
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """Go on until `stop`; silent about a database that is away."""
+        import psycopg
+
+        from django_app.purge import purge
+
+        while not self._over.wait(0.5):
+            try:
+                purge(using=self.room.alias)
+                with psycopg.connect(self.url, connect_timeout=2, autocommit=True) as connection:
+                    for seconds, query in connection.execute(_WAITING):
+                        ledger.write("waits", folder=self.room.folder, seconds=seconds, query=query)
+            except Exception:
+                connections[self.room.alias].close()
+        connections[self.room.alias].close()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Purge meanwhile."""
+        thread = threading.Thread(target=self.run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+
+
+def play(plan: Plan, folder: Path, blocker: Any) -> Findings:
+    """Play it in `folder`, where logs and ledger stay."""
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        # Workers keep their notices there, and whoever is killed leaves them.
+        temporary = stack.enter_context(own_folder("chaos"))
+        room, broker, database = _room(plan, folder, blocker, stack)
+        environment = room._environment({}, TRACKING, room.database)
+        environment |= {"DJANGO_SETTINGS_MODULE": "tests.chaos.settings", "TMPDIR": str(temporary)}
+        workers = [_worker(room, f"w{n + 1}", environment | {"PGAPPNAME": OURS}) for n in range(WORKERS)]
+        callers = [CallerProcess(f"caller{n + 1}", environment, folder, plan.seed + n) for n in range(CALLERS)]
+        room.processes += [*workers, *callers]
+        for process in room.processes:
+            process.start()
+        for worker in workers:
+            worker.wait_until_ready()
+        before = _warm(room, workers)
+        nemesis = Nemesis(
+            folder=folder,
+            broker=broker,
+            database=database,
+            workers=workers,
+            callers=callers,
+            blows=schedule(plan.seed),
+            reader=ledger.Reader(folder),
+        )
+        with Purger(room=room, url=database.url).running():
+            while not _is_over(plan, nemesis.reader.facts()):
+                nemesis.tick()
+                time.sleep(TICK)
+            nemesis.end()
+            for caller in callers:
+                caller.stop()
+            nemesis.callers.clear()
+            _calm(room, nemesis)
+        evidence = _evidence(room, before, _least(room, workers))
+    return Findings(plan=plan, seconds=time.monotonic() - began, evidence=evidence, violations=violations(evidence))
+
+
+def _is_over(plan: Plan, facts: list[ledger.Fact]) -> bool:
+    counts = Counter(fact.what for fact in facts)
+    return counts["wanted"] >= plan.calls and counts["fault"] >= plan.faults
+
+
+# --- The grounds
+
+
+def _room(plan: Plan, folder: Path, blocker: Any, stack: contextlib.ExitStack) -> tuple[Room, Any, Any]:
+    import psycopg
+
+    database = stack.enter_context(services.private_postgres())
+    with psycopg.connect(database.url, autocommit=True) as server:
+        # What is committed survives the server, if not a power cut.
+        server.execute("ALTER DATABASE postgres SET synchronous_commit = on")
+    settings = postgres_settings(database.url, "postgres")
+    alias = f"chaos_{plan.broker}"
+    migrate(alias, settings, blocker)
+    with psycopg.connect(database.url, autocommit=True) as server:
+        server.execute(_DELETIONS)
+    maker = {"redis": services.private_redis, "rabbitmq": services.private_rabbitmq}[plan.broker]
+    broker = stack.enter_context(maker())
+    room = Room(
+        name=f"chaos-{plan.broker}-{plan.seed}",
+        alias=alias,
+        database=settings,
+        settings={
+            "broker_url": broker.url,
+            "broker_transport_options": REDIS if plan.broker == "redis" else RABBITMQ,
+            "broker_connection_retry_on_startup": True,
+            "broker_connection_max_retries": None,
+            "task_default_queue": f"chaos-{plan.seed}",
+            "task_ignore_result": True,
+            "worker_prefetch_multiplier": 1,
+            "worker_proc_alive_timeout": 30,
+            "include": ["tests.chaos.work"],
+        },
+        folder=folder,
+    )
+    stack.enter_context(room.entered(blocker))
+    stack.enter_context(override_settings(LRP_CELERY={**TRACKING, "DATABASE": alias, "RETENTION": RETENTION}))
+    stack.callback(room.close)
+    return room, broker, database
+
+
+def _worker(room: Room, name: str, environment: dict[str, str]) -> Process:
+    arguments = ["worker", "--pool", "prefork", "--concurrency", "2", "--hostname", room.name_of(name)]
+    arguments += ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+    return Process(name, arguments, environment, room.folder)
+
+
+# --- Start and end
+
+
+def _warm(room: Room, workers: list[Process]) -> Census:
+    """Return the most that workers hold once every process has had something to do."""
+    reader = ledger.Reader(room.folder)
+
+    def have_all_worked() -> bool:
+        children = {pid for worker in workers for pid in children_of(worker)}
+        return children <= {fact.pid for fact in reader.facts() if fact.what == "ended"}
+
+    eventually("every child has worked", have_all_worked, 60)
+    found = list(_censuses(room, workers))
+    return Census(connections=max(each.connections for each in found), memory=max(each.memory for each in found))
+
+
+def _least(room: Room, workers: list[Process]) -> Census:
+    """Return the least that workers hold: what leaks stays."""
+    found = list(_censuses(room, workers))
+    return Census(connections=min(each.connections for each in found), memory=min(each.memory for each in found))
+
+
+def _censuses(room: Room, workers: list[Process]) -> Iterator[Census]:
+    for _ in range(CENSUSES):
+        yield _census(room, workers)
+        time.sleep(0.2)
+
+
+def _census(room: Room, workers: list[Process]) -> Census:
+    memories = [_memory(pid) for worker in workers for pid in processes_of(worker)[0]]
+    connections[room.alias].close()
+    with connections[room.alias].cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [OURS])
+        (count,) = cursor.fetchone()
+    connections[room.alias].close()
+    return Census(connections=count, memory=sum(memories) // max(len(memories), 1))
+
+
+def _memory(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def _calm(room: Room, nemesis: Nemesis) -> None:
+    """Wait until nothing is open any more; what is open in the end is for the invariants to say."""
+    from django_app.models import Call
+
+    def is_calm() -> bool:
+        nemesis.revive()
+        try:
+            rows = Call.objects.using(room.alias).filter(terminal_at=None).values("owned", "acks_late", "run_outcome")
+            return all(map(may_come_again, rows))
+        except Exception:
+            connections[room.alias].close()
+            return False
+
+    with contextlib.suppress(AssertionError):
+        eventually("everything has ended", is_calm, CALM, pause=0.2)
+
+
+def _evidence(room: Room, before: Census, after: Census) -> Evidence:
+    from django_app.models import Attempt, Call, LogLine, Payload
+    from tests.integration import history
+
+    connection = connections[room.alias]
+    attempts: dict[str, list[Any]] = {}
+    for attempt in Attempt.objects.using(room.alias).values():
+        attempts.setdefault(attempt["call_id"], []).append(attempt)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT call_id, task, terminal_at, deleted_at FROM lrp_test_deletions")
+        names = ("call_id", "task", "terminal_at", "deleted_at")
+        deletions = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    rows = {row["call_id"]: row for row in Call.objects.using(room.alias).values()}
+    orphans = sum(
+        model._default_manager.using(room.alias).exclude(call_id__in=list(rows)).count()
+        for model in (Attempt, LogLine, Payload)
+    )
+    payloads = Payload.objects.using(room.alias).values_list("call_id", "result")
+    return Evidence(
+        facts=ledger.read(room.folder),
+        states=history.read(connection),
+        rows=rows,
+        attempts=attempts,
+        results={call_id: json.loads(result) for call_id, result in payloads if result is not None},
+        deletions=deletions,
+        orphans=orphans,
+        before=before,
+        after=after,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Play what the command line says, and print how it went."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--calls", type=int, default=5000)
+    parser.add_argument("--broker", choices=["redis", "rabbitmq"], default="redis")
+    parser.add_argument("--folder", type=Path, help="where logs and ledger stay; a new one by default")
+    asked = parser.parse_args(argv)
+    folder = asked.folder or Path(tempfile.mkdtemp(prefix="lrp-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    blocker = SimpleNamespace(unblock=contextlib.nullcontext)
+    plan = Plan(seed=asked.seed, calls=asked.calls, broker=asked.broker)
+    print(f"{plan}, logs in {folder}", flush=True)
+    findings = play(plan, folder, blocker)
+    print(findings)
+    return bool(findings.violations)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

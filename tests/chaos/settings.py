@@ -1,0 +1,7 @@
+"""Django settings of the workers and callers; what differs from run to run comes by environment."""
+
+from tests.chaos.terms import RETENTION
+from tests.integration.settings import *  # noqa: F403
+from tests.integration.settings import LRP_CELERY
+
+LRP_CELERY["RETENTION"] = RETENTION
