@@ -1,7 +1,9 @@
 """What owning a call costs: CPU seconds per call of a procedure, beside a plain Celery call.
 
-    python -m benchmarks.owning [--rounds 5] [--calls 2000]
+    python -m benchmarks.owning [--rounds 5] [--calls 2000] [--backend]
 
+Both are set up alike: neither has Celery keep results, or, with `--backend`, both have it keep them in Redis,
+though a procedure's row has its result already.
 Counted are publisher, worker, side process, PostgreSQL and Redis together, so nobody else may use
 servers that the environment names (see `servers`): his share would be added to both and flatter us.
 All calls are published before the worker takes the first, for one that waits for messages spends more
@@ -18,19 +20,17 @@ from benchmarks.machinery import Bench
 from benchmarks.processes import cpu
 from benchmarks.servers import Grounds, grounds
 
-PUBLISH = {
-    "bare": """
+PLAIN = """
 from benchmarks.shop import nothing
 for n in range({calls}):
     nothing.apply_async((n,), queue={queue!r})
-""",
-    "procedures": """
+"""
+OWNED = """
 from benchmarks.shop import nothing
 queued = nothing.using(queue={queue!r})
 for n in range({calls}):
     queued.call(n)
-""",
-}
+"""
 WARM_UP = 100
 
 
@@ -39,7 +39,8 @@ def spent_per_call(bench: Bench, calls: int, ground: Grounds) -> float:
     bench.notes.clear()
 
     def publish(number: int, queue: str) -> float:
-        return bench.run(PUBLISH[bench.kind].format(calls=number, queue=queue))[1]
+        code = OWNED if bench.variant.procedures else PLAIN
+        return bench.run(code.format(calls=number, queue=queue))[1]
 
     starting = publish(0, "warm")
     with bench.worker(queue="warm") as worker:
@@ -58,10 +59,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--backend", action="store_true", help="Celery keeps results in Redis")
     chosen = parser.parse_args()
+    kinds = ("redis", "procedures") if chosen.backend else ("bare", "owned")
     ratios = []
     with tempfile.TemporaryDirectory() as folder, grounds() as ground:
-        benches = [Bench(kind, Path(folder)) for kind in ("bare", "procedures")]
+        benches = [Bench(kind, Path(folder)) for kind in kinds]
         benches[1].migrate()
         for number in range(1, chosen.rounds + 1):
             plain, owned = (spent_per_call(bench, chosen.calls, ground) for bench in benches)

@@ -95,6 +95,7 @@ VARIANTS: Mapping[str, Variant] = {
     "sync": _ours("lrp_celery, sync"),
     "spool": _ours("lrp_celery, spool", "spool"),
     "bulk": _ours("lrp_celery, spool, `enqueue_many`", "spool", bulk=True),
+    "owned": _ours("procedures, PostgreSQL, Celery keeps no results", procedures=True),
     "procedures": _ours("procedures, PostgreSQL", procedures=True, backend=True),
     "admin": Variant(
         title="lrp_celery, and Django's admin",

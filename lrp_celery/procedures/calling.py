@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from lrp_celery.core.clock import SystemClock
 from lrp_celery.core.errors import CallIdConflict, NotEncodable, StoreError
@@ -18,6 +18,8 @@ from lrp_celery.tracking.callstore import CallStore
 from lrp_celery.tracking.owned import Order, Terms
 from lrp_celery.tracking.record import CallRecord
 from lrp_celery.tracking.reports import CallFacts
+
+_IGNORE_RESULT: Final = "ignore_result"
 
 
 def refuse_another(order: Order, known: CallRecord) -> None:
@@ -61,6 +63,7 @@ class Calling:
     def prepare(self, args: list[Any], kwargs: dict[str, Any], summary: str) -> tuple[Order, Envelope]:
         """Return what is to be written of the call, and the message that is to be sent then; nothing is done yet."""
         envelope = capture(partial(self._publish, args, kwargs))
+        envelope.headers[_IGNORE_RESULT] = self._task.ignore_result
         message = envelope.to_json()
         self._check_size(message)
         facts = self._facts(envelope.headers.get, envelope.options.get("routing_key"), summary)
@@ -69,6 +72,8 @@ class Calling:
     def _publish(self, args: list[Any], kwargs: dict[str, Any], producer: Any) -> None:
         celery = dict(self._options.celery)
         headers = {**(celery.pop("headers", None) or {}), messages.OWNED: 0}
+        # Else Celery's result backend would subscribe to a result for which nobody here can ever ask it.
+        celery[_IGNORE_RESULT] = True
         self._task.apply_async(
             args, kwargs, task_id=self._call_id, producer=producer, headers=headers, serializer="json", **celery
         )

@@ -293,13 +293,18 @@ def _place_of(app: Any) -> str | None:
             continue
         attributes = getattr(module, "__dict__", None) or {}
         for attribute, value in list(attributes.items()):
-            if value is app:
-                return f"{_importable(name, module)}:{attribute}"
+            place = _importable(name, module) if value is app else None
+            if place is not None:
+                return f"{place}:{attribute}"
     return None
 
 
-def _importable(name: str, module: Any) -> str:
+def _importable(name: str, module: Any) -> str | None:
+    """Return what another process imports the module by; None: it was typed, not read from a file."""
     if name != "__main__":
         return name
     spec = getattr(module, "__spec__", None)
-    return spec.name if spec is not None else str(Path(module.__file__).resolve())
+    if spec is not None:
+        return str(spec.name)
+    file = getattr(module, "__file__", None)
+    return str(Path(file).resolve()) if file is not None else None

@@ -256,14 +256,22 @@ def _refusal(record: CallRecord, delivery: Delivery, now: datetime) -> Verdict |
 
 def _claim_held(record: CallRecord, delivery: Delivery, now: datetime, timing: Timing) -> tuple[Merged | None, Claim]:
     if record.run == delivery.run.token:
-        return None, Claim(Verdict.GRANTED, record)
-    if not is_lapsed(record, now, timing):
+        if record.pid == delivery.run.pid:
+            return None, Claim(Verdict.GRANTED, record)
+        # Celery hands a message on to another process only when that which took it has died.
+        record = _renamed(record)
+    elif not is_lapsed(record, now, timing):
         return None, Claim(Verdict.HELD, record)
     released = lose(record, now)
     if released.record.status.is_terminal:
         return released, Claim(Verdict.SETTLED, released.record)
     before = replace(released, payload=_message_of(delivery, record))
     return _claim_free(released.record, delivery, now, timing, before)
+
+
+def _renamed(record: CallRecord) -> CallRecord:
+    """Return the row with a name for its run that no other process has: a delivery's token is that of the next run, too."""
+    return replace(record, run=f"{record.run}~{record.pid}")
 
 
 def _claim_free(

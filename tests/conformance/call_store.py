@@ -77,9 +77,14 @@ def order_of(call_id: str, message: str = MESSAGE, *, facts: dict[str, Any] | No
 
 
 def delivery_of(
-    call_id: str, token: str = "a", retries: int = 0, generation: int | None = 0, message: str | None = None
+    call_id: str,
+    token: str = "a",
+    retries: int = 0,
+    generation: int | None = 0,
+    message: str | None = None,
+    pid: int = 7,
 ) -> Delivery:
-    run = RunFacts(token=token, worker=f"worker-{token}", pid=7, acks_late=True)
+    run = RunFacts(token=token, worker=f"worker-{token}", pid=pid, acks_late=True)
     facts = CallFacts(task="tasks.report", queue="slow")
     return Delivery(
         call_id=call_id,
@@ -393,6 +398,23 @@ class CallStoreConformance:
         assert (claim.verdict, claim.record) == (Verdict.SETTLED, row(store, call_id))
         assert store.remove(call_id)
         assert store.claim(delivery_of(call_id, "b")).verdict is Verdict.STALE
+
+    def test_a_delivery_that_a_second_process_gets_is_a_run_of_its_own_for_the_first_has_died(
+        self, store: OwningStore
+    ) -> None:
+        once, again = new(store), new(store, idempotent=True)
+        for call_id in (once, again):
+            assert store.claim(delivery_of(call_id, "a")).verdict is Verdict.GRANTED
+        assert store.claim(delivery_of(once, "a", pid=8)).verdict is Verdict.SETTLED
+        lost = row(store, once)
+        assert (lost.status, lost.reason, lost.pid) == ("failed", Reason.WORKER_LOST, 7)
+        assert store.claim(delivery_of(again, "a", pid=8)).verdict is Verdict.GRANTED
+        assert store.claim(delivery_of(again, "a", pid=8)).verdict is Verdict.GRANTED
+        second = row(store, again)
+        assert (second.status, second.run, second.pid, second.attempt) == ("started", "a", 8, 2)
+        assert [(each.pid, each.outcome) for each in store.attempts(again)] == [(7, "interrupted")]
+        assert store.settle(again, "a", DONE) is not None
+        assert [(each.pid, each.outcome) for each in store.attempts(again)] == [(7, "interrupted")]
 
     def test_claim_makes_the_row_of_a_plain_publish_with_its_message(self, store: OwningStore) -> None:
         unknown, observed = fresh_id(), fresh_id()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,6 +79,16 @@ def test_a_task_that_apps_share_is_one_procedure():
 
     for each in (app, Celery("takes part", set_as_current=False)):
         assert each.tasks["tests.apps.shared"].lrp_procedure is shared
+
+
+def test_an_app_that_was_typed_and_is_in_no_file_keeps_its_worker_looking_after_its_calls(make, monkeypatch, caplog):
+    one, typed = make(1), ModuleType("__main__")
+    typed.app = one.app
+    monkeypatch.setitem(sys.modules, "__main__", typed)
+    monkeypatch.setattr(workers.declared, "in_app", lambda app: True)
+    workers._on_setup(sender="worker@here", instance=SimpleNamespace(app=one.app))
+    assert "no attribute of a module" in caplog.text
+    assert workers._side is None
 
 
 def test_the_calls_of_each_app_are_looked_after(make):

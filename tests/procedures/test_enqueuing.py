@@ -188,6 +188,19 @@ def test_a_router_that_looks_at_arguments_is_asked_for_each_call(desk):
     assert [len(desk.sent(f"q{n}")) for n in range(3)] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("ignores", [True, False])
+def test_no_call_of_a_procedure_subscribes_to_a_result_and_the_worker_keeps_one_as_the_task_says(
+    desk, monkeypatch, ignores
+):
+    subscribed = []
+    monkeypatch.setattr(desk.app.backend, "on_task_call", lambda _, call_id: subscribed.append(call_id))
+    monkeypatch.setattr(desk.report.task, "ignore_result", ignores)
+    desk.report.call("2026-10")
+    calls.enqueue_many([desk.report.s("2026-10")])
+    assert subscribed == []
+    assert [message.headers["ignore_result"] for message in desk.sent()] == [ignores, ignores]
+
+
 def test_wrong_arguments_are_told_before_anything_is_written(desk):
     for wrong in (desk.add.s(), desk.report.s(), desk.report.s(b"", month=1)):
         with pytest.raises(TypeError):
