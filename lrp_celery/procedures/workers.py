@@ -301,7 +301,8 @@ def _place_of(app: Any) -> str | None:
 
 def _importable(name: str, module: Any) -> str | None:
     """Return what another process imports the module by; None: it was typed, not read from a file."""
-    if name != "__main__":
+    # Multiprocessing keeps the main module under a second name, by which nobody else can have it.
+    if module is not sys.modules.get("__main__"):
         return name
     spec = getattr(module, "__spec__", None)
     if spec is not None:

@@ -84,7 +84,8 @@ def test_a_task_that_apps_share_is_one_procedure():
 def test_an_app_that_was_typed_and_is_in_no_file_keeps_its_worker_looking_after_its_calls(make, monkeypatch, caplog):
     one, typed = make(1), ModuleType("__main__")
     typed.app = one.app
-    monkeypatch.setitem(sys.modules, "__main__", typed)
+    for name in ("__main__", "__mp_main__"):
+        monkeypatch.setitem(sys.modules, name, typed)
     monkeypatch.setattr(workers.declared, "in_app", lambda app: True)
     workers._on_setup(sender="worker@here", instance=SimpleNamespace(app=one.app))
     assert "no attribute of a module" in caplog.text
