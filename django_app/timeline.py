@@ -6,11 +6,13 @@ What is short is drawn wide enough to be seen, which bends the scale; `is_bent` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Final
+
+from django_app.durations import duration
 
 #: The least width of what lies between two neighbouring instants, in percent.
 LEAST: Final = 3.0
@@ -19,20 +21,20 @@ _BENT: Final = 60.0
 #: Heights in pixels.
 LANE: Final = 26
 _GAP: Final = 4
-#: From which width, in percent, a block has room for its text, and for its short text.
-_ROOM: Final = 11.0
-_LITTLE_ROOM: Final = 2.0
+#: How much of a wide window's line, in percent, a character takes.
+_CHARACTER: Final = 0.9
+#: How far apart, in percent, the times that are written below must be, from each other and from both ends.
+_APART: Final = 9.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Something that lasted. `kind` becomes a CSS class; `text` stands in it if there is room, else `short`."""
+    """Something that lasted. `kind` becomes a CSS class; of `texts`, the longest first, it shows what there is room for."""
 
     kind: str
     start: datetime
     end: datetime
-    text: str = ""
-    short: str = ""
+    texts: tuple[str, ...] = ()
     title: str = ""
 
 
@@ -68,9 +70,26 @@ class Block:
     @property
     def text(self) -> str:
         """As much text as there is room for."""
-        if self.width >= _ROOM:
-            return self.span.text
-        return self.span.short if self.width >= _LITTLE_ROOM else ""
+        return next((text for text in self.span.texts if (len(text) + 1) * _CHARACTER <= self.width), "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """An instant between the first and the last at which something began, for the axis below."""
+
+    x: float
+    after: timedelta
+    """How long after the first instant."""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for SVG."""
+        return f"{self.x:.2f}%"
+
+    @property
+    def label(self) -> str:
+        """How long after the first instant, in words."""
+        return duration(self.after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +97,7 @@ class Timeline:
     """Blocks from left to right, those that overlap in time one below the other."""
 
     blocks: tuple[Block, ...]
+    marks: tuple[Mark, ...]
     start: datetime
     end: datetime
     height: int
@@ -106,7 +126,23 @@ def lay_out(spans: Sequence[Span]) -> Timeline | None:
         x = max(0.0, min(x, 100.0 - width))
         blocks.append(Block(span=span, x=x, width=width, y=lane * (LANE + _GAP)))
     height = len(free) * (LANE + _GAP) - _GAP
-    return Timeline(blocks=tuple(blocks), start=instants[0], end=instants[-1], height=height, is_bent=is_bent)
+    return Timeline(
+        blocks=tuple(blocks),
+        marks=tuple(_marks([span.start for span, _ in sound], places, instants[0])),
+        start=instants[0],
+        end=instants[-1],
+        height=height,
+        is_bent=is_bent,
+    )
+
+
+def _marks(beginnings: Sequence[datetime], places: Mapping[datetime, float], first: datetime) -> Iterator[Mark]:
+    before = 0.0
+    for instant in beginnings:
+        x = places[instant]
+        if before + _APART <= x <= 100.0 - _APART:
+            yield Mark(x=x, after=instant - first)
+            before = x
 
 
 def _lane(free: list[datetime], start: datetime, end: datetime) -> int:

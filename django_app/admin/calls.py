@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.utils import quote, unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_app.admin.actions import CallActions
@@ -35,6 +33,7 @@ from django_app.admin.display import (
 from django_app.admin.filters import FILTERS, parameters
 from django_app.admin.paginator import CappedPaginator
 from django_app.admin.search import meaning
+from django_app.admin.trees import TreePage
 from django_app.conf import options
 from django_app.durations import NOTHING, duration
 from django_app.models import Call
@@ -42,7 +41,7 @@ from django_app.querysets import CallQuerySet
 
 
 @admin.register(Call)
-class CallAdmin(CallActions):
+class CallAdmin(CallActions, TreePage):
     """Shows calls, and acts on them: whoever may view calls sees all but payloads; each action has a right of its own.
 
     To change what it shows, subclass it, unregister `Call` and register it with the subclass.
@@ -145,7 +144,7 @@ class CallAdmin(CallActions):
         )
         return format_html(
             '<a class="lrp-task" href="{}" title="{}">{}</a>{}{}',
-            reverse(self._url_name("change"), args=[quote(call.pk)], current_app=self.admin_site.name),
+            self.url_of("change", quote(call.pk)),
             call.task,
             short_task(call.task),
             flags,
@@ -200,7 +199,7 @@ class CallAdmin(CallActions):
         if request.method not in {"GET", "HEAD"} or not self.has_view_permission(request, call):
             raise PermissionDenied
         if call is None:
-            return self._unknown(request, unquote(object_id))
+            return self.unknown(request, unquote(object_id))
         context = {
             **self.admin_site.each_context(request),
             "title": short_task(call.task),
@@ -208,9 +207,15 @@ class CallAdmin(CallActions):
             "original": call,
             "media": self.media,
             "buttons": self.buttons(request, call),
-            "act_url": reverse(self._url_name("changelist"), current_app=self.admin_site.name),
+            "act_url": self.url_of("changelist"),
             "call": call,
-            "detail": detail_of(call, timezone.now(), self.get_queryset(request), shows_payload=self._shows(request)),
+            "detail": detail_of(
+                call,
+                timezone.now(),
+                self.get_queryset(request),
+                shows_payload=self._may_see(request, "view_payload"),
+                shows_deeds=self._may_see(request, "view_actionlog"),
+            ),
             **(extra_context or {}),
         }
         request.current_app = self.admin_site.name
@@ -220,14 +225,5 @@ class CallAdmin(CallActions):
         """Return the call, or None; PostgreSQL would refuse to be asked for an id with NUL."""
         return None if "\x00" in object_id else super().get_object(request, object_id, from_field)
 
-    def _shows(self, request: HttpRequest) -> bool:
-        """Whether what procedures returned or raised may be seen: unlike the rest of the page, nothing redacts it."""
-        return request.user.has_perm("lrp_celery.view_payload")
-
-    def _unknown(self, request: HttpRequest, call_id: str) -> HttpResponse:
-        text = _("There is no call “%(call_id)s”. It may have been purged.") % {"call_id": call_id}
-        self.message_user(request, text, messages.WARNING)
-        return HttpResponseRedirect(reverse(self._url_name("changelist"), current_app=self.admin_site.name))
-
-    def _url_name(self, page: str) -> str:
-        return f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
+    def _may_see(self, request: HttpRequest, right: str) -> bool:
+        return request.user.has_perm(f"{self.opts.app_label}.{right}")

@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from django.db.models import F
 from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from django_app.admin.conditions import Flag, flags_of, run_time_of, wait_of
-from django_app.admin.display import PREVIEW, badge, error_line, exact, moment, short_id, short_task
+from django_app.admin.display import badge, exact, moment, short_id
 from django_app.admin.history import Run, runs_of, spans_of
+from django_app.admin.payloads import Kept, kept_of
+from django_app.admin.relatives import Lineage, Relative, earlier_calls, lineage_of
 from django_app.admin.sentence import sentence
-from django_app.durations import NOTHING, duration
-from django_app.models import Attempt, Call, LogLine, Payload
+from django_app.durations import duration
+from django_app.models import ActionLog, Attempt, Call, LogLine
 from django_app.querysets import CallQuerySet
 from django_app.timeline import Timeline, lay_out
-from lrp_celery.core.text import clean
+from lrp_celery.procedures.deeds import id_of_rerun
 from lrp_celery.tracking.snapshot import Progress
-from lrp_celery.tracking.status import CallStatus
 
 #: Attempts shown, the newest.
 MOST_ATTEMPTS: Final = 50
-#: Calls of the same tree that are read, and those of them that are listed as children.
-MOST_RELATIVES: Final = 200
-MOST_CHILDREN: Final = 20
-#: Earlier calls of the same task.
-MOST_EARLIER: Final = 10
 #: Lines of its log, the newest.
 MOST_LINES: Final = 100
-#: Characters of a result, or of what is kept of an error.
-MOST_PAYLOAD: Final = 20_000
-
-_BRIEF: Final = (
-    "call_id",
-    "task",
-    "status",
-    "attempt",
-    "run",
-    "parent_id",
-    "group_id",
-    "enqueued_at",
-    "started_at",
-    "terminal_at",
-    "error_type",
-    "last_error",
-)
+#: Things that were done to it, the newest.
+MOST_DEEDS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,43 +50,6 @@ class Section:
     facts: Sequence[Fact]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relative:
-    """Another call, or only its id where it has no row (any more)."""
-
-    call_id: str
-    call: Call | None = None
-    task: str = ""
-    badge: SafeString | str = ""
-    enqueued: SafeString | str = ""
-    length: str = NOTHING
-    error: str = ""
-    share: str = "0%"
-    """Its run, as a share of the longest one beside it."""
-
-    @property
-    def short_id(self) -> str:
-        """The end of its id."""
-        return short_id(self.call_id)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
-    """Where a call came from, and what came of it."""
-
-    root: Relative | None
-    parent: Relative | None
-    rerun_of: Relative | None
-    children: Sequence[Relative]
-    more_children: int
-    group_id: str | None
-    group_size: int
-    tree: str | None
-    """The id of the root, if the tree has more calls than this one."""
-    is_cut: bool
-    """Whether the tree has more calls than were read."""
-
-
 @dataclass(frozen=True, slots=True)
 class Log:
     """What a procedure's call has logged: (time, text), the newest last."""
@@ -119,13 +61,22 @@ class Log:
     """How many lines after these were not kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What a procedure's call returned or raised, as JSON to be read by a person."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """Something that a person or code did to the call."""
 
-    title: str
-    text: str
-    is_cut: bool
+    at: SafeString | str
+    by: str | None
+    label: str
+    outcome: str
+    reason: str | None
+    again: str | None
+    """The id of the call that runs in its stead, if that is what came of it."""
+
+    @property
+    def short_again(self) -> str:
+        """The end of that id."""
+        return short_id(self.again or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +96,7 @@ class Detail:
     flags: Sequence[Flag] = field(default_factory=list)
     kept: Sequence[Kept] = ()
     log: Log | None = None
+    deeds: Sequence[Deed] = ()
 
     @property
     def first(self) -> str:
@@ -164,10 +116,13 @@ class Detail:
         return duration(self.timeline.length) if self.timeline else ""
 
 
-def detail_of(call: Call, now: datetime, calls: CallQuerySet, *, shows_payload: bool = False) -> Detail:
+def detail_of(
+    call: Call, now: datetime, calls: CallQuerySet, *, shows_payload: bool = False, shows_deeds: bool = False
+) -> Detail:
     """Return what the page of `call` shows; `calls` are those that may be linked to.
 
-    `shows_payload`: also what a procedure returned or raised, which nothing has redacted.
+    `shows_payload`: also what a procedure was given, returned or raised, without what keys hide.
+    `shows_deeds`: also who did what to it.
     """
     attempts = list(Attempt.objects.using(calls.db).filter(call_id=call.pk).order_by("-number")[: MOST_ATTEMPTS + 1])
     runs = runs_of(call, attempts[:MOST_ATTEMPTS])
@@ -181,10 +136,11 @@ def detail_of(call: Call, now: datetime, calls: CallQuerySet, *, shows_payload: 
         runs=runs[::-1],
         hidden_runs=max(0, call.runs - len(runs)) if len(attempts) > MOST_ATTEMPTS else 0,
         sections=[*_sections(call, now)],
-        lineage=_lineage(call, now, calls),
-        earlier=_earlier(call, now, calls),
-        kept=_kept(call, calls.db) if shows_payload and call.owned else (),
+        lineage=lineage_of(call, now, calls),
+        earlier=earlier_calls(call, now, calls),
+        kept=kept_of(call, calls.db) if shows_payload and call.owned else (),
         log=_log(call, calls.db),
+        deeds=_deeds(call, now, calls.db) if shows_deeds else (),
     )
 
 
@@ -289,7 +245,7 @@ def _number(value: float) -> str:
     return number_format(round(value, 2))
 
 
-# --- what it said and left
+# --- what it said and what was done to it
 
 
 def _log(call: Call, alias: str) -> Log | None:
@@ -301,75 +257,16 @@ def _log(call: Call, alias: str) -> Log | None:
     return Log(said, earlier=lines[0].number - 1, later=max(0, call.lines - lines[-1].number))
 
 
-def _kept(call: Call, alias: str) -> list[Kept]:
-    payload = Payload.objects.using(alias).defer("message").filter(pk=call.pk).first()
-    if payload is None:
-        return []
-    # Null is not kept: a call that succeeded and has nothing has returned it.
-    nothing = "null" if call.status == CallStatus.SUCCEEDED and call.keep_result else None
-    kept = ((_("Result"), payload.result or nothing), (_("What get_result raises"), payload.error))
-    return [_readable(title, text) for title, text in kept if text is not None]
-
-
-def _readable(title: str, text: str) -> Kept:
-    try:
-        tree = json.loads(text)
-        text = json.dumps(tree, indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        pass
-    return Kept(title, clean(text, MOST_PAYLOAD), is_cut=len(text) > MOST_PAYLOAD)
-
-
-# --- other calls
-
-
-def _lineage(call: Call, now: datetime, calls: CallQuerySet) -> Lineage:
-    root_id = call.root_id or call.pk
-    descendants = calls.filter(root_id=root_id).exclude(root_id=F("call_id")).order_by().only(*_BRIEF)
-    family = sorted(descendants[: MOST_RELATIVES + 1], key=lambda one: (one.enqueued_at, one.pk))
-    children = [one for one in family if one.parent_id == call.pk]
-    known = {one.pk: one for one in family}
-    wanted = {call.root_id, call.parent_id, call.rerun_of} - {None, call.pk, *known}
-    known |= calls.only(*_BRIEF).in_bulk([key for key in wanted if key]) if wanted else {}
-    return Lineage(
-        root=_relative(call.root_id, call, known, now),
-        parent=_relative(call.parent_id, call, known, now),
-        rerun_of=_relative(call.rerun_of, call, known, now),
-        children=_relatives(children[:MOST_CHILDREN], now),
-        more_children=max(0, len(children) - MOST_CHILDREN),
-        group_id=call.group_id,
-        group_size=sum(one.group_id == call.group_id for one in family) if call.group_id else 0,
-        tree=root_id if family else None,
-        is_cut=len(family) > MOST_RELATIVES,
-    )
-
-
-def _relative(call_id: str | None, call: Call, known: dict[str, Call], now: datetime) -> Relative | None:
-    if call_id is None or call_id == call.pk:
-        return None
-    found = known.get(call_id)
-    return Relative(call_id=call_id) if found is None else _relatives([found], now)[0]
-
-
-def _earlier(call: Call, now: datetime, calls: CallQuerySet) -> list[Relative]:
-    before = calls.for_task(call.task).filter(enqueued_at__lte=call.enqueued_at).order_by("-enqueued_at")
-    found = [one for one in before.only(*_BRIEF)[: MOST_EARLIER + 1] if one.pk != call.pk]
-    return _relatives(found[:MOST_EARLIER], now)
-
-
-def _relatives(calls: Iterable[Call], now: datetime) -> list[Relative]:
-    lengths = [(call, run_time_of(call, now)) for call in calls]
-    longest = max((length for _call, length in lengths if length), default=None)
+def _deeds(call: Call, now: datetime, alias: str) -> list[Deed]:
+    found = ActionLog.objects.using(alias).filter(call_id=call.pk).order_by("-at")[:MOST_DEEDS]
     return [
-        Relative(
-            call_id=call.pk,
-            call=call,
-            task=short_task(call.task),
-            badge=badge(call.status),
-            enqueued=moment(call.enqueued_at, now),
-            length=duration(length),
-            error=error_line(call.error_type, call.last_error, PREVIEW),
-            share=f"{length / longest * 100:.1f}%" if length and longest else "0%",
+        Deed(
+            at=moment(action.at, now),
+            by=action.by,
+            label=action.get_deed_display(),
+            outcome=action.outcome,
+            reason=action.reason,
+            again=id_of_rerun(action.outcome),
         )
-        for call, length in lengths
+        for action in found
     ]

@@ -10,7 +10,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_app.admin.conditions import has_present_run
-from django_app.admin.display import error_line, exact
+from django_app.admin.display import error_line, exact, short_worker
+from django_app.admin.tracebacks import of_application
 from django_app.durations import NOTHING, duration
 from django_app.models import STATUS_LABELS, Attempt, Call
 from django_app.timeline import Span
@@ -75,6 +76,11 @@ class Run:
     def started(self) -> str:
         """When it started, as text."""
         return NOTHING if self.started_at is None else exact(self.started_at)
+
+    @property
+    def application(self) -> str | None:
+        """Its traceback without frames of libraries; None: there is no more to leave out."""
+        return of_application(self.traceback) if self.traceback else None
 
     @property
     def error(self) -> str:
@@ -174,13 +180,16 @@ def _run_span(run: Run, start: datetime, end: datetime) -> Span:
         "outcome": run.label,
         "length": length,
     }
+    words = f"{run.number}: {length}"
+    worker = short_worker(run.worker or "")
+    if run.late:
+        title = _("%(attempt)s; late, so it does not count") % {"attempt": title}
     return Span(
-        kind=f"run lrp-{run.kind}",
+        kind=f"run lrp-{run.kind}" + (" late" if run.late else ""),
         start=start,
         end=end,
-        text=f"{run.number}: {length}",
-        short=str(run.number),
-        title=title,
+        texts=(*([f"{words} · {worker}"] if worker else []), words, str(run.number)),
+        title=f"{title}, {run.worker}" if run.worker else title,
     )
 
 
@@ -200,4 +209,5 @@ def _waits(start: datetime, end: datetime, due: datetime | None, *, is_first: bo
 
 def _wait(kind: str, start: datetime, end: datetime, title: str) -> Span:
     length = duration(end - start)
-    return Span(kind=kind, start=start, end=end, text=length, title=title % {"length": length})
+    said = title % {"length": length}
+    return Span(kind=kind, start=start, end=end, texts=(said, length), title=said)

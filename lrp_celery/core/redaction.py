@@ -109,6 +109,24 @@ class Redactor:
         shown += [f"{key}={REDACTED if self.hides(key) else show(value)}" for key, value in _named(kwargs)]
         return clean(self._without_assignments(", ".join(shown)), limit)
 
+    def tree(self, value: Any) -> Any:
+        """Return a JSON tree without what stands under hidden keys; the rest of it is as it was."""
+        if isinstance(value, Mapping):
+            return {key: REDACTED if self.hides(key) else self.tree(inner) for key, inner in value.items()}
+        return [self.tree(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+    def tree_of_arguments(self, args: Any, kwargs: Any, names: Sequence[str] | None) -> dict[str, Any]:
+        """Return a call's arguments as one JSON tree, likewise.
+
+        `names` are the parameters that `args` fill; None: they are not known, so any of these may be a secret.
+        """
+        positional = args if isinstance(args, list | tuple) else ()
+        shown = [
+            REDACTED if names is None or self._hides_at(names, place) else self.tree(value)
+            for place, value in enumerate(positional)
+        ]
+        return {"args": shown, "kwargs": self.tree(kwargs)}
+
     def secrets(self, args: Any, kwargs: Any, names: Sequence[str] = ()) -> frozenset[str]:
         """Return the texts that `arguments` would hide, to be passed to `text` and `tail`."""
         hidden = [value for position, value in enumerate(_positional(args)) if self._hides_at(names, position)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from lrp_celery.core.errors import CallPending, LrpError, StoreError
 from lrp_celery.procedures import rerunning
@@ -20,6 +20,12 @@ logger = logging.getLogger("lrp_celery.actions")
 
 #: What came of it, for the record.
 SENT, HANDLED, REMOVED = "sent again", "handled", "removed"
+_AGAIN: Final = "runs again as "
+
+
+def id_of_rerun(outcome: str) -> str | None:
+    """Return the id of the new call that an action's outcome names; None: it names none."""
+    return outcome.removeprefix(_AGAIN) if outcome.startswith(_AGAIN) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Deeds:
         except StoreError as error:
             # The new call is made, and whoever asked for it must not believe that it is not.
             logger.warning("Call %s runs again, but is not noted as handled: %s", call_id, error)
-        self._log_after_commit(self._action(Deed.RERUN, call_id, f"runs again as {again}"))
+        self._log_after_commit(self._action(Deed.RERUN, call_id, f"{_AGAIN}{again}"))
         return again
 
     def resend(self, call_id: str) -> bool:

@@ -27,6 +27,10 @@ def detail(call):
     return f"{LIST}{quote(call.pk)}/change/"
 
 
+def tree(call):
+    return detail(call).replace("/change/", "/tree/")
+
+
 def test_from_the_login_to_what_happened(look, told):
     def use(page):
         page.fill("#id_username", "ada")
@@ -71,19 +75,22 @@ def test_search_finds_a_call_by_the_beginning_of_its_id(look, told):
 
 def test_tracebacks_unfold_and_relatives_are_linked(look, told):
     def use(page):
-        trace = page.locator(".lrp-more pre").first
-        assert not trace.is_visible()
+        brief, whole = (page.locator(".lrp-more pre").nth(place) for place in (0, 1))
+        assert not brief.is_visible()
         page.locator(".lrp-more summary").first.click()
-        assert trace.is_visible()
-        assert "MirrorBusy" in trace.inner_text()
+        assert "MirrorBusy" in brief.inner_text()
+        assert not whole.is_visible()
+        page.get_by_text("With the frames of libraries").first.click()
+        assert "celery/app/autoretry.py" in whole.inner_text()
 
     look(use, detail(told.calls["parked"]))
 
     def climb(page):
         follow(page, page.locator(".lrp-relative a", has_text="write_continent").first)
         follow(page, page.locator(".lrp-relative a", has_text="print_atlas").first)
-        follow(page, page.get_by_text("All calls of this tree"))
-        return page.locator("#result_list tbody tr").count()
+        follow(page, page.get_by_text("The whole tree"))
+        assert page.locator(".lrp-chosen a").inner_text() == "print_atlas"
+        return page.locator(".lrp-gantt .lrp-ran").count()
 
     assert look(climb, detail(told.calls["atlas"])) == 7
 
@@ -101,7 +108,7 @@ def test_what_is_coloured_can_be_read(look, told, scheme):
     def use(page):
         return page.evaluate(CONTRASTS)
 
-    paths = [LIST, detail(told.calls["parked"]), detail(told.calls["patient"])]
+    paths = [LIST, detail(told.calls["parked"]), detail(told.calls["patient"]), tree(told.calls["atlas"])]
     for path in paths:
         seen = look(use, path, color_scheme=scheme)
         assert seen
@@ -122,7 +129,7 @@ def test_a_page_is_never_wider_than_the_window(look, told, width):
     def use(page):
         return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
 
-    for path in (LIST, detail(told.calls["parked"]), detail(told.calls["atlas"])):
+    for path in (LIST, detail(told.calls["parked"]), detail(told.calls["atlas"]), tree(told.calls["atlas"])):
         assert look(use, path, viewport={"width": width, "height": 800}) <= 0
 
 
@@ -143,7 +150,8 @@ CONTRASTS = """() => {
     }
     return "rgb(255, 255, 255)";
   };
-  const coloured = ".lrp-badge, .lrp-flag, .lrp-sentence, .lrp-error, .lrp-under, .lrp-card dt, .lrp-filters a";
+  const coloured = ".lrp-badge, .lrp-flag, .lrp-sentence, .lrp-error, .lrp-under, .lrp-card dt, .lrp-filters a,"
+    + " .lrp-buttons .button:not([aria-disabled])";
   return [...document.querySelectorAll(coloured)].map((node) => {
     const [one, other] = [light(getComputedStyle(node).color), light(behind(node))];
     return [node.innerText, (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05)];

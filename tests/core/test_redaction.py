@@ -170,3 +170,16 @@ def test_a_flag_under_a_hidden_key_blots_nothing_out(redactor):
 )
 def test_a_text_loses_the_whole_value(redactor, text):
     assert "hunter22" not in redactor.text(text)
+
+
+def test_a_tree_loses_what_stands_under_hidden_keys_and_nothing_else():
+    tree = {"user": {"password": {"a": 1}, "name": "ada"}, "rows": [{"api-token": "x"}, 2, None, "token"]}
+    hidden = {"user": {"password": REDACTED, "name": "ada"}, "rows": [{"api-token": REDACTED}, 2, None, "token"]}
+    assert Redactor().tree(tree) == hidden
+
+
+def test_positional_arguments_are_hidden_by_their_parameters_and_all_of_them_where_these_are_unknown():
+    redactor = Redactor()
+    shown = redactor.tree_of_arguments(["ada", "x", {"pin": 1}], {"otp": 5, "n": 2}, ("user", "password"))
+    assert shown == {"args": ["ada", REDACTED, {"pin": REDACTED}], "kwargs": {"otp": REDACTED, "n": 2}}
+    assert redactor.tree_of_arguments(["ada"], {}, None) == {"args": [REDACTED], "kwargs": {}}

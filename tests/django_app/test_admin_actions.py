@@ -363,7 +363,7 @@ def pages(call_id):
     for model in ("call", "actionlog"):
         base = f"/admin/lrp_celery/{model}/"
         found += [base, f"{base}add/", f"{base}autocomplete/"]
-        found += [f"{base}{quote(call_id)}/{page}/" for page in ("change", "delete", "history")]
+        found += [f"{base}{quote(call_id)}/{page}/" for page in ("change", "delete", "history", "tree")]
         found += [f"{base}{quote(call_id)}/"]
     return [*found, "/admin/lrp_celery/", "/admin/r/1/1/"]
 
@@ -380,7 +380,7 @@ def test_every_address_of_this_app_is_in_the_list():
         if url.name
     }
     known = {f"lrp_celery_{m}_{page}" for m in ("call", "actionlog") for page in PAGES}
-    assert names == known
+    assert names == known | {"lrp_celery_call_tree"}
 
 
 PAGES = ("add", "change", "changelist", "delete", "history")

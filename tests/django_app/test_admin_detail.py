@@ -1,4 +1,5 @@
 import html
+import json
 import re
 from datetime import timedelta
 from gettext import GNUTranslations
@@ -13,18 +14,13 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 
 import django_app
-from django_app.admin.detail import (
-    MOST_ATTEMPTS,
-    MOST_CHILDREN,
-    MOST_LINES,
-    MOST_PAYLOAD,
-    MOST_RELATIVES,
-    detail_of,
-)
+from django_app.admin.detail import MOST_ATTEMPTS, MOST_DEEDS, MOST_LINES, detail_of
 from django_app.admin.history import runs_of, spans_of
+from django_app.admin.payloads import MOST_PAYLOAD
+from django_app.admin.relatives import MOST_EARLIER, MOST_LISTED, MOST_RELATIVES
 from django_app.admin.sentence import sentence
 from django_app.durations import NOTHING
-from django_app.models import Attempt, Call, LogLine, Payload
+from django_app.models import ActionLog, Attempt, Call, LogLine, Payload
 from lrp_celery.tracking.status import CallStatus, Reason
 from tests.browser.story import Story
 
@@ -254,21 +250,32 @@ def test_a_countdown_is_told_from_waiting_for_a_worker(story):
 # --- Other calls
 
 
-def test_lineage_links_root_parent_and_children(admin_client, told):
+def test_lineage_shows_each_call_below_the_one_it_came_from(admin_client, told):
     atlas = told.calls["atlas"]
     calls = Call.objects.all()
     lineage = detail_of(atlas, told.now, calls).lineage
     assert (lineage.root, lineage.parent) == (None, None)
-    assert [child.task for child in lineage.children] == ["write_continent"] * 5 + ["bind_atlas"]
-    assert lineage.tree == atlas.pk
-    child = Call.objects.get(pk=lineage.children[0].call_id)
+    first, *others = lineage.tree
+    assert (first.call_id, first.depth, first.is_this) == (atlas.pk, 0, True)
+    assert {(one.depth, one.is_this) for one in others} == {(1, False)}
+    assert [one.call.task.rpartition(".")[2] for one in others] == ["write_continent"] * 5 + ["bind_atlas"]
+    child = Call.objects.get(pk=others[0].call_id)
     of_child = detail_of(child, told.now, calls).lineage
     assert of_child.root is not None
     assert of_child.root == of_child.parent
     assert of_child.root.call_id == atlas.pk
     assert of_child.group_size == 5
-    assert f"{LIST}{quote(atlas.pk)}/change/" in page(admin_client, child)
-    assert f"?root={atlas.pk}" in page(admin_client, child)
+    markup = page(admin_client, child)
+    assert f"{LIST}{quote(atlas.pk)}/change/" in markup
+    assert f"{LIST}{quote(child.pk)}/tree/" in markup
+    assert "5 succeeded" in text_of(markup)
+
+
+def test_a_call_that_stands_alone_says_so(admin_client, story):
+    call = story.call("import_places", "succeeded", age=5)
+    markup = page(admin_client, call)
+    assert "Root this call, and nothing came of it" in text_of(markup)
+    assert "/tree/" not in markup
 
 
 def test_a_relative_without_a_row_is_named_without_a_link(admin_client, story):
@@ -290,14 +297,21 @@ def test_a_huge_tree_is_cut(admin_client, story):
     )
     lineage = detail_of(root, story.now, Call.objects.all()).lineage
     assert lineage.is_cut
-    assert len(lineage.children) == MOST_CHILDREN
-    assert "it is large" in page(admin_client, root)
+    assert len(lineage.tree) == 1 + MOST_LISTED
+    assert lineage.unlisted == MOST_RELATIVES - MOST_LISTED
+    text = text_of(page(admin_client, root))
+    assert "it is large" in text
+    assert f"({MOST_RELATIVES - MOST_LISTED} more calls)" in text
 
 
 def test_earlier_calls_of_the_task_are_listed_newest_first(told):
     call = told.calls["parked"]
     earlier = detail_of(call, told.now, Call.objects.all()).earlier
-    expected = Call.objects.for_task(call.task).filter(enqueued_at__lt=call.enqueued_at).order_by("-enqueued_at")[:10]
+    expected = (
+        Call.objects.for_task(call.task)
+        .filter(enqueued_at__lt=call.enqueued_at)
+        .order_by("-enqueued_at")[:MOST_EARLIER]
+    )
     assert [one.call_id for one in earlier] == [one.pk for one in expected] != []
     assert any(one.share == "100.0%" for one in earlier)
 
@@ -307,7 +321,7 @@ def test_a_page_takes_a_fixed_number_of_bounded_queries(admin_client, told):
         with CaptureQueriesContext(connection) as captured:
             page(admin_client, told.calls[name])
         seen = [made["sql"] for made in captured if "lrp_celery" in made["sql"]]
-        assert len(seen) <= 6, "\n".join(seen)
+        assert len(seen) <= 7, "\n".join(seen)
         for sql in seen:
             assert "LIMIT" in sql or '"call_id" IN' in sql, sql
             assert "COUNT" not in sql
@@ -378,18 +392,67 @@ def test_the_newest_lines_of_the_log_are_shown(admin_client, story):
     assert "1 later line was not kept." in text_of(page(admin_client, call))
 
 
-def test_results_and_errors_are_shown_only_to_who_may_view_payloads(client, story):
+def test_what_a_procedure_was_given_and_returned_is_shown_only_to_who_may_view_payloads(client, story):
     succeeded, failed = owned(story, "succeeded"), owned(story, "failed")
-    Payload.objects.create(call=succeeded, message='{"args": ["secret"]}', result='{"file": "\\u00fc<b>.md\\ud800"}')
+    message = {"body": [[], {"month": "2026-10", "api_token": "secret"}, {}]}
+    Payload.objects.create(
+        call=succeeded, message=json.dumps(message), result='{"file": "\\u00fc<b>.md\\ud800", "password": "secret"}'
+    )
     Payload.objects.create(call=failed, error='{"type": "ValueError", "args": ["no such month"]}')
     person = get_user_model().objects.create_user("vera", is_staff=True)
     person.user_permissions.add(Permission.objects.get(codename="view_call"))
     client.force_login(person)
-    assert "ü<b>" not in text_of(page(client, succeeded))
+    for shown in ("ü<b>", "2026-10"):
+        assert shown not in text_of(page(client, succeeded)).partition("Times")[0]
     person.user_permissions.add(Permission.objects.get(codename="view_payload"))
-    assert 'Result { "file": "ü<b>.md" }' in text_of(page(client, succeeded)).replace("&lt;", "<")
+    text = text_of(page(client, succeeded)).replace("&lt;", "<")
+    assert 'Result { "file": "ü<b>.md", "password": "[redacted]" }' in text
+    assert 'Arguments in full { "args": [], "kwargs": { "month": "2026-10", "api_token": "[redacted]" } }' in text
     assert "no such month" in text_of(page(client, failed))
-    assert "secret" not in text_of(page(client, succeeded))
+
+
+def test_arguments_whose_names_are_unknown_here_are_hidden(admin_client, story):
+    call = owned(story)
+    Payload.objects.create(call=call, message=json.dumps({"body": [["a secret", 2], {"n": 1}, {}]}))
+    text = text_of(page(admin_client, call))
+    assert '"args": [ "[redacted]", "[redacted]" ], "kwargs": { "n": 1 }' in text
+    assert "a secret" not in text
+
+
+@pytest.mark.parametrize("message", ["", "[", "[1]", '{"body": 5}', '{"body": []}', "null", "[" * 10_000])
+def test_a_message_that_cannot_be_read_is_not_shown(admin_client, story, message):
+    call = owned(story)
+    Payload.objects.create(call=call, message=message)
+    assert "Arguments in full" not in page(admin_client, call)
+
+
+def test_who_did_what_is_shown_to_those_who_may_see_actions(client, story):
+    call = story.call("import_places", "failed", age=60)
+    for number in range(MOST_DEEDS + 1):
+        ActionLog.objects.create(
+            at=story.now - timedelta(seconds=number),
+            by=f"ada{number}",
+            deed="handle",
+            call_id=call.pk,
+            outcome="handled",
+        )
+    ActionLog.objects.create(at=story.now, by="bob", deed="rerun", call_id=call.pk, outcome="runs again as a/new-one")
+    person = get_user_model().objects.create_user("vera", is_staff=True)
+    person.user_permissions.add(Permission.objects.get(codename="view_call"))
+    client.force_login(person)
+    assert "Who did what" not in page(client, call)
+    person.user_permissions.add(Permission.objects.get(codename="view_actionlog"))
+    markup = page(client, call)
+    assert f"bob rerun runs again as a/new-one {NOTHING}" in text_of(markup)
+    assert f"{LIST}{quote('a/new-one')}/change/" in markup
+    assert markup.count("ada") == MOST_DEEDS - 1
+
+
+def test_a_traceback_shows_the_application_first_and_all_of_it_on_demand(admin_client, told):
+    markup = page(admin_client, told.calls["failed"])
+    text = text_of(markup)
+    assert text.index("… 2 frames of libraries") < text.index("With the frames of libraries")
+    assert markup.count("celery/app/trace.py") == 2
 
 
 def test_a_call_that_returned_nothing_shows_null_unless_its_result_is_not_kept(admin_client, story):
@@ -410,7 +473,7 @@ def test_what_is_kept_is_cut_to_a_bound_and_may_be_any_text(admin_client, story)
         assert len(markup) < 3 * MOST_PAYLOAD
 
 
-def test_the_page_of_a_procedures_call_takes_three_queries_more(admin_client, story):
+def test_the_page_of_a_procedures_call_takes_two_queries_more(admin_client, story):
     call = owned(story, "succeeded")
     log(call, 1)
     Payload.objects.create(call=call, message="m" * 1000, result="1")
@@ -420,7 +483,6 @@ def test_the_page_of_a_procedures_call_takes_three_queries_more(admin_client, st
     assert len(seen) <= 9, "\n".join(seen)
     for sql in seen:
         assert "LIMIT" in sql or '"call_id" IN' in sql, sql
-        assert '"message"' not in sql.replace('"message" IS NOT NULL', "")
 
 
 # --- Languages

@@ -21,7 +21,7 @@ def drawn(*spans):
 
 
 def span(start, end, kind="run"):
-    return Span(kind=kind, start=at(start), end=at(end), text="the whole text", short="1")
+    return Span(kind=kind, start=at(start), end=at(end), texts=("the whole text", "1"))
 
 
 def test_nothing_is_no_timeline():
