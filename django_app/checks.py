@@ -23,7 +23,7 @@ _PURGE: Final = "lrp_celery.purge"
 
 def register() -> None:
     """Have Django run the checks of this module."""
-    for check in (check_settings, check_time_zone, check_spool, check_celery):
+    for check in (check_settings, check_time_zone, check_spool, check_payload, check_celery):
         register_check(check, Tags.compatibility)
 
 
@@ -59,6 +59,20 @@ def check_spool(**_: Any) -> list[CheckMessage]:
             "workers will write each report to the database instead.",
             hint="Name a folder that the workers' user may write to, or leave SPOOL_DIR out.",
             id=_id("W007"),
+        )
+    ]
+
+
+def check_payload(**_: Any) -> list[CheckMessage]:
+    """W008: arguments are kept, and shown with their secrets."""
+    if check_settings() or not options().PAYLOAD or options().REDACT:
+        return []
+    return [
+        Caution(
+            f"{SETTING}['PAYLOAD'] keeps arguments, and {SETTING}['REDACT'] is empty: whoever may view payloads sees "
+            "the secrets among them.",
+            hint="Leave REDACT out, or name the keys that hold secrets.",
+            id=_id("W008"),
         )
     ]
 

@@ -61,6 +61,8 @@ class Options:
     """Seconds for which the id of a removed call is kept, against late copies of its message."""
     MAX_PAYLOAD: int = 262_144
     """Bytes of JSON that arguments or a result may have."""
+    PAYLOAD: tuple[str, ...] = ()
+    """Patterns of tasks whose arguments are kept, unredacted, so that their calls can be run again; at most 8 kB of JSON."""
     REDACT: tuple[str, ...] = DEFAULT_REDACT
     """Patterns of keys and parameters whose values are never shown; case does not count."""
 
@@ -159,6 +161,7 @@ _KINDS: Final[dict[str, Any]] = {
     "SPOOL_DIR": _folder,
     "SPOOL_MAX": _bytes,
     "MAX_PAYLOAD": _bytes,
+    "PAYLOAD": _patterns,
     "REDACT": _patterns,
 }
 

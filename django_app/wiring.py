@@ -61,6 +61,7 @@ def _build(chosen: Options) -> Tracking:
         store=store,
         recorder=in_place if chosen.spool is None else SpoolRecorder(in_place, lambda: store.place),
         selection=Selection(chosen.TRACK, chosen.EXCLUDE),
+        kept=Selection(chosen.PAYLOAD, ()),
         redactor=Redactor(chosen.REDACT),
         spool=chosen.spool,
     )

@@ -101,8 +101,11 @@ def rerun(call_id: str, *, by: Any = None) -> str:
     Task, arguments and owner are those of the old call; its links, chain, queue and other
     options are not taken over. Made like any call of a procedure, in the caller's transaction.
     The old one counts as handled then, if it was a failure.
+    A task that is no procedure can be run again if its arguments were kept (the setting PAYLOAD). Its
+    message goes out after the commit and is not sent again by anybody: if the broker does not take it,
+    without a transaction `PublishFailed` is raised, in one the new call only shows it.
     Raises `CallNotFound`, and `NotRerunnable` for a call that is open, that was only observed
-    without its arguments being kept, or whose procedure this process does not know.
+    without its arguments being kept, or whose task this process does not know.
     """
     return _deeds(by).rerun(call_id)
 

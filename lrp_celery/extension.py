@@ -25,7 +25,8 @@ class LrpCelery:
 
     Make it in the module that makes the app, so that publishers and workers both have it.
     `track` and `exclude` are patterns of task names, `redact` patterns of keys and
-    parameters whose values are not shown. `spool` says where the processes of a worker keep what they
+    parameters whose values are not shown. `payload` are patterns of tasks whose arguments are kept as they are, so that
+    their calls can be run again; those of procedures always are. `spool` says where the processes of a worker keep what they
     report until its side process brings it to the store; None: each report is written in place.
     `silent_after` says after how long a call that nobody speaks of is given up. With Django use the app `django_app` instead.
     """
@@ -38,6 +39,7 @@ class LrpCelery:
         track: Sequence[str] = ("*",),
         exclude: Sequence[str] = DEFAULT_EXCLUDE,
         redact: Sequence[str] = DEFAULT_REDACT,
+        payload: Sequence[str] = (),
         spool: SpoolTerms | None = DEFAULT_SPOOL,
         silent_after: timedelta | float = SILENT_AFTER,
     ) -> None:
@@ -48,6 +50,7 @@ class LrpCelery:
             store=store,
             recorder=in_place if spool is None else SpoolRecorder(in_place, lambda: store.place),
             selection=Selection(tuple(track), tuple(exclude)),
+            kept=Selection(tuple(payload), ()),
             redactor=Redactor(redact),
             spool=spool,
         )

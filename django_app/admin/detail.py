@@ -121,7 +121,7 @@ def detail_of(
 ) -> Detail:
     """Return what the page of `call` shows; `calls` are those that may be linked to.
 
-    `shows_payload`: also what a procedure was given, returned or raised, without what keys hide.
+    `shows_payload`: also what is kept of what it was given, returned or raised, without what keys hide.
     `shows_deeds`: also who did what to it.
     """
     attempts = list(Attempt.objects.using(calls.db).filter(call_id=call.pk).order_by("-number")[: MOST_ATTEMPTS + 1])
@@ -138,7 +138,7 @@ def detail_of(
         sections=[*_sections(call, now)],
         lineage=lineage_of(call, now, calls),
         earlier=earlier_calls(call, now, calls),
-        kept=kept_of(call, calls.db) if shows_payload and call.owned else (),
+        kept=kept_of(call, calls.db) if shows_payload else (),
         log=_log(call, calls.db),
         deeds=_deeds(call, now, calls.db) if shows_deeds else (),
     )

@@ -32,6 +32,8 @@ class Facts:
     """Ids of calls whose message is kept."""
     procedures: Collection[str] = ()
     """Names of the procedures that this process knows."""
+    tasks: Collection[str] = ()
+    """Names of the tasks that it knows, those of procedures among them."""
     open_by_root: Mapping[str, int] = field(default_factory=dict)
     """How many open calls came of each root."""
 
@@ -95,12 +97,16 @@ def _abort_tree(call: Call, facts: Facts) -> Verdict:
 def _rerun(call: Call, facts: Facts) -> Verdict:
     if not call.is_terminal:
         return _OPEN
-    if not call.owned:
-        return _skip(_("it was only observed, and its arguments were not kept"))
     if call.pk not in facts.with_message:
-        return _skip(_("it ran inside its caller, and its arguments were not kept"))
-    if call.task not in facts.procedures:
-        return _skip(_("this process knows no procedure of that name"))
+        if call.owned:
+            return _skip(_("it ran inside its caller, and its arguments were not kept"))
+        return _skip(_("it was only observed, and its arguments were not kept"))
+    if call.task not in (facts.procedures if call.owned else facts.tasks):
+        return _skip(
+            _("this process knows no procedure of that name")
+            if call.owned
+            else _("this process knows no task of that name")
+        )
     if call.handled_at is not None:
         return Verdict(_("runs again, although its failure was handled before"))
     return Verdict(_("runs again, as a new call"))

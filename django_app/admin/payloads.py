@@ -1,4 +1,4 @@
-"""What is kept of a procedure's call beside its row, for those who may view payloads: without what keys hide."""
+"""What is kept of a call beside its row, for those who may view payloads: without what keys hide."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_PAYLOAD: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a procedure's call was given, returned or raised, as JSON to be read by a person."""
+    """What a call was given, returned or raised, as JSON to be read by a person."""
 
     title: str
     text: str
@@ -44,7 +44,8 @@ def _kept(call: Call, payload: Payload) -> Iterator[Kept]:
     if arguments is not None:
         yield _readable(_("Arguments in full"), arguments)
     # Null is not kept: a call that succeeded and has nothing has returned it.
-    nothing = "null" if call.status == CallStatus.SUCCEEDED and call.keep_result else None
+    returned = call.owned and call.keep_result and call.status == CallStatus.SUCCEEDED
+    nothing = "null" if returned else None
     for title, text in ((_("Result"), payload.result or nothing), (_("What get_result raises"), payload.error)):
         if text is not None:
             yield _of_text(title, text, redactor)

@@ -68,14 +68,20 @@ def plan(offer: Offer, calls: Sequence[Call], facts: Facts) -> Plan:
 def facts_for(offers: Iterable[Offer], calls: Sequence[Call], source: CallQuerySet) -> Facts:
     """Return what judging `calls` by these offers takes, by at most two bounded queries."""
     wanted, alias = {offer.name for offer in offers}, source.db
-    owned = [call.pk for call in calls if call.owned] if wanted & {RERUN.name, RESEND.name} else []
-    kept = Payload.objects.using(alias).filter(pk__in=owned, message__isnull=False)
+    asked = [call.pk for call in calls] if wanted & {RERUN.name, RESEND.name} else []
+    kept = Payload.objects.using(alias).filter(pk__in=asked, message__isnull=False)
     return Facts(
         now=timezone.now(),
-        with_message=frozenset(kept.values_list("pk", flat=True)) if owned else frozenset(),
+        with_message=frozenset(kept.values_list("pk", flat=True)) if asked else frozenset(),
         procedures=_procedures(calls) if RERUN.name in wanted else frozenset(),
+        tasks=_tasks(calls) if RERUN.name in wanted else frozenset(),
         open_by_root=_open_by_root(calls, source) if ABORT_TREE.name in wanted and calls else {},
     )
+
+
+def _tasks(calls: Sequence[Call]) -> frozenset[str]:
+    tasks: Any = current_app.tasks
+    return frozenset(name for name in {call.task for call in calls} if name in tasks)
 
 
 def _procedures(calls: Sequence[Call]) -> frozenset[str]:

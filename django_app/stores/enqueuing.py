@@ -41,8 +41,9 @@ class _Name(str):
 
 
 def is_new(report: Enqueued) -> bool:
-    """Whether nothing has happened to a call that is asked for, and it counts from now."""
-    return report.turn == Turn() and report.facts is not None and report.facts.enqueued_at is None
+    """Whether a row is all there is to make of a call that is asked for, and it counts from now."""
+    is_bare = report.turn == Turn() and report.message is None
+    return is_bare and report.facts is not None and report.facts.enqueued_at is None
 
 
 def insert(connection: BaseDatabaseWrapper, report: Enqueued, facts: CallFacts) -> bool:

@@ -36,7 +36,7 @@ from lrp_celery.tracking.record import AttemptRecord, CallRecord, LogLine
 from lrp_celery.tracking.reports import CallFacts, Enqueued, Told
 from lrp_celery.tracking.rescue import Suspicion
 from lrp_celery.tracking.snapshot import CallSnapshot
-from lrp_celery.tracking.steps import Merged
+from lrp_celery.tracking.steps import Merged, made
 from lrp_celery.tracking.store import Found, require_id, require_threshold
 
 P = ParamSpec("P")
@@ -117,6 +117,8 @@ class DjangoTrackingStore(OwningStore):
         return self._with_connection(self._write_on, merged, replaces)
 
     def _enqueue(self, report: Enqueued, facts: CallFacts) -> bool:
+        if report.message is not None:
+            return self._write(made(report, facts, NOW), None)
         return self._singly(enqueuing.insert, report, facts)
 
     def enqueue_all(self, reports: Sequence[Enqueued]) -> None:

@@ -52,6 +52,7 @@ from lrp_celery.tracking.steps import (
     displaced,
     end,
     error_of,
+    made,
     new_record,
     present,
     settle,
@@ -90,9 +91,9 @@ def merge(record: CallRecord | None, attempt: AttemptRecord | None, report: Repo
 
 
 def _create(report: Report, facts: CallFacts, now: datetime) -> Merged:
-    record = new_record(report, facts, now)
     if isinstance(report, Enqueued):
-        return Merged(record)
+        return made(report, facts, now)
+    record = new_record(report, facts, now)
     if isinstance(report, NeverSent):
         return Merged(replace(settle(record, report.outcome, now), published_at=None))
     return merge(record, None, report, now) or Merged(record)

@@ -21,6 +21,7 @@ from lrp_celery.tracking.store import MAX_ID, MAX_NAME, MAX_SUMMARY
 HEADER: Final = "lrp"
 #: On messages of owned calls whose row exists: the generation of the call.
 OWNED: Final = "lrp_owned"
+_RERUN_OF: Final = "rerun_of"
 _BEAT_SCHEDULE: Final = "periodic_task_name"
 _HOST: Final = socket.gethostname()
 #: Code that publishes on behalf of others: whoever called it is asked instead.
@@ -93,9 +94,10 @@ def summary_in(get: Get) -> str | None:
     return clean(told, MAX_SUMMARY) if isinstance(told, str) else None
 
 
-def fresh_stamp(now: datetime) -> dict[str, Any]:
-    """Return the header `lrp` of whatever is published here and now, not by a schedule."""
-    return _stamped({}, now, None)
+def fresh_stamp(now: datetime, rerun_of: str | None = None) -> dict[str, Any]:
+    """Return the header `lrp` of whatever is published here and now, not by a schedule; it may run a call again."""
+    stamped = _stamped({}, now, None)
+    return stamped if rerun_of is None else {**stamped, _RERUN_OF: rerun_of}
 
 
 def _stamped(headers: dict[str, Any], now: datetime, schedule: str | None) -> dict[str, Any]:
@@ -124,6 +126,7 @@ def facts_of(get: Get, task: str, *, queue: str | None, summary: str | None, is_
         parent_id=_parent(get),
         group_id=id_of(get("group")),
         schedule=_text(lrp.get("schedule")) or _text(get(_BEAT_SCHEDULE)),
+        rerun_of=id_of(lrp.get(_RERUN_OF)),
         enqueued_at=None if is_new else instant(lrp.get("at")),
         due_at=instant(get("eta")),
         expires_at=instant(get("expires")),

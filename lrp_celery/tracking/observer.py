@@ -19,6 +19,7 @@ from lrp_celery.tracking.descendants import Cause, Following
 from lrp_celery.tracking.displays import Arguments
 from lrp_celery.tracking.handling import handled_request
 from lrp_celery.tracking.holding import gathered
+from lrp_celery.tracking.keeping import message_of
 from lrp_celery.tracking.messages import HEADER, Get
 from lrp_celery.tracking.publishing import unpublished
 from lrp_celery.tracking.record import Turn
@@ -78,7 +79,8 @@ def publishing(
     turn = messages.turn_of(headers.get)
     if turn.retries == 0:
         facts = messages.facts_of(headers.get, task, queue=queue, summary=summary, is_new=True)
-        report = Enqueued(call_id=call_id, turn=turn, facts=facts)
+        message = message_of(task, call.args, call.kwargs) if tracking.kept.has(task) else None
+        report = Enqueued(call_id=call_id, turn=turn, facts=facts, message=message)
         together = gathered()
         if together is None:
             tracking.recorder.record(report)

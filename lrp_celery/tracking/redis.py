@@ -59,7 +59,7 @@ from lrp_celery.tracking.owned import AbortRequest, Order, Timing
 from lrp_celery.tracking.record import AttemptRecord, CallRecord, LogLine
 from lrp_celery.tracking.reports import Enqueued, Told
 from lrp_celery.tracking.rescue import Suspicion
-from lrp_celery.tracking.steps import Merged, new_record
+from lrp_celery.tracking.steps import Merged, made
 from lrp_celery.tracking.store import Found, require_id, require_threshold
 
 try:
@@ -244,8 +244,8 @@ class RedisTrackingStore(OwningStore):
         now = self._now()
         for report in reports:
             require_id(report.call_id)
-        fresh = [new_record(report, report.facts, now) for report in reports if report.facts is not None]
-        self._write_all([(Merged(record), None) for record in fresh])
+        fresh = [made(report, report.facts, now) for report in reports if report.facts is not None]
+        self._write_all([(merged, None) for merged in fresh])
 
     def insert_all(self, orders: Sequence[Order], taken: Taken) -> list[CallRecord | None]:
         """Make the rows of new calls in one round trip; those whose ids are not new are looked at one by one."""

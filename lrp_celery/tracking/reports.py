@@ -107,7 +107,12 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enqueued(Report):
-    """Somebody asks for the call; its message is about to go out."""
+    """Somebody asks for the call; its message is about to go out.
+
+    `message`: its arguments as `keeping` keeps them; None: they are not kept. A row that exists gets none.
+    """
+
+    message: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

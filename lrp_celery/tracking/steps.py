@@ -9,7 +9,7 @@ from typing import Final
 
 from lrp_celery.core.values import replace
 from lrp_celery.tracking.record import AttemptOutcome, AttemptRecord, CallRecord, LogLine, Turn
-from lrp_celery.tracking.reports import NO_ERROR, CallFacts, ErrorFacts, Outcome, Report, RunFacts
+from lrp_celery.tracking.reports import NO_ERROR, CallFacts, Enqueued, ErrorFacts, Outcome, Report, RunFacts
 from lrp_celery.tracking.status import CallStatus, Reason
 
 
@@ -82,6 +82,12 @@ def new_record(report: Report, facts: CallFacts, now: datetime) -> CallRecord:
         published_at=facts.enqueued_at or now,
         updated_at=now,
     )
+
+
+def made(report: Enqueued, facts: CallFacts, now: datetime) -> Merged:
+    """Return the row of a call that is asked for, with what is kept of its message."""
+    payload = None if report.message is None else {"message": report.message, "result": None, "error": None}
+    return Merged(new_record(report, facts, now), payload=payload)
 
 
 def begin(record: CallRecord, run: RunFacts, turn: Turn, now: datetime) -> Merged:

@@ -33,7 +33,7 @@ from lrp_celery.tracking.reports import (
 )
 from lrp_celery.tracking.snapshot import CallSnapshot
 from lrp_celery.tracking.status import CallStatus, Reason, require_open, require_terminal
-from lrp_celery.tracking.steps import Merged, new_record
+from lrp_celery.tracking.steps import Merged, made
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -317,7 +317,7 @@ class MergingStore(ABC):
             self.report(report)
 
     def _enqueue(self, report: Enqueued, facts: CallFacts) -> bool:
-        return self._write(Merged(new_record(report, facts, self._now())), None)
+        return self._write(made(report, facts, self._now()), None)
 
     @abstractmethod
     def _now(self) -> datetime:

@@ -17,12 +17,14 @@ from lrp_celery.tracking.store import ReportStore
 class Tracking:
     """The parts that tracking needs. `store` is what readers ask, `recorder` what receivers feed.
 
+    `kept`: the tasks whose arguments are kept, so that their calls can be run again.
     `spool`: where a worker's processes keep reports until its side process brings them to the store; None: they do not.
     """
 
     store: ReportStore
     recorder: Recorder
     selection: Selection = field(default_factory=Selection)
+    kept: Selection = field(default_factory=lambda: Selection(track=()))
     redactor: Redactor = field(default_factory=Redactor)
     clock: Clock = field(default_factory=SystemClock)
     spool: SpoolTerms | None = None

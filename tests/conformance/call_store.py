@@ -345,6 +345,32 @@ class CallStoreConformance:
         assert soon not in store.due(10_000)
         store.none_sent([])
 
+    def test_rule_30_arguments_are_kept_with_the_row_that_is_made_and_never_later(self, store: OwningStore) -> None:
+        alone, among, known, bare = (fresh_id() for _ in range(4))
+        kept = '{"body": [[1], {"name": "\\u00fc\\u0000"}, {}]}'
+
+        def asked(call_id: str, message: str | None = kept) -> Enqueued:
+            return Enqueued(call_id=call_id, facts=CallFacts(task="tasks.report"), message=message)
+
+        assert store.report(asked(known, None))
+        assert store.report(asked(alone))
+        assert not store.report(asked(alone, "another"))
+        assert not store.report(asked(known))
+        store.enqueue_all([asked(among), asked(known), asked(alone, "another"), asked(bare, None)])
+        for call_id in (alone, among):
+            payload = store.payload(call_id)
+            assert payload is not None
+            assert payload.message == kept
+        for call_id in (known, bare):
+            assert (store.payload(call_id) or Payload()).message is None
+        row = store.look(alone)
+        assert row is not None
+        assert (row.status, row.owned, row.version) == ("submitted", False, 0)
+        assert store.record_terminal(alone, "failed")
+        assert (store.payload(alone) or Payload()).message == kept
+        assert store.remove(alone)
+        assert (store.payload(alone) or Payload()).message is None
+
     def test_enqueue_all_makes_the_rows_of_observed_calls_that_have_none(self, store: OwningStore) -> None:
         known, ids = new(store), [fresh_id("observed") for _ in range(3)]
         facts = [CallFacts(task="t", target_summary=str(number), root_id=ids[0]) for number in range(3)]

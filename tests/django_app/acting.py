@@ -8,9 +8,10 @@ from kombu import Connection
 from django_app.stores import DjangoTrackingStore
 from lrp_celery import procedure
 from lrp_celery.procedures.envelope import Envelope
+from lrp_celery.tracking.keeping import message_of
 from lrp_celery.tracking.owned import Delivery, Settlement, Terms
 from lrp_celery.tracking.record import Turn
-from lrp_celery.tracking.reports import CallFacts, ErrorFacts, Outcome, RunFacts
+from lrp_celery.tracking.reports import CallFacts, Enqueued, ErrorFacts, Outcome, RunFacts
 from lrp_celery.tracking.status import CallStatus
 
 QUEUE = "acting"
@@ -24,6 +25,11 @@ app.conf.task_default_queue = QUEUE
 @app.task(name="acting.report", shared=False)
 def report(month: str, password: str = "") -> str:
     return month
+
+
+@app.task(name="acting.mail", shared=False)
+def mail(to: str, password: str = "") -> None:
+    """A task that is no procedure."""
 
 
 app.finalize()
@@ -70,6 +76,16 @@ def observed(call_id, status=None):
     store.record_enqueue(call_id, "plain")
     if status is not None:
         store.record_terminal(call_id, status)
+    return call_id
+
+
+def mailed(call_id="mailed", status="failed"):
+    """Make a call of a task that is no procedure, whose arguments are kept, and end it."""
+    store = DjangoTrackingStore()
+    facts = CallFacts(task="acting.mail", target_summary="('ada@example.com', [redacted])")
+    message = message_of("acting.mail", ["ada@example.com", SECRET], {})
+    assert store.report(Enqueued(call_id=call_id, facts=facts, message=message))
+    assert store.record_terminal(call_id, status)
     return call_id
 
 

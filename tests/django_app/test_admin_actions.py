@@ -11,7 +11,7 @@ from django.contrib.admin.utils import quote
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db import transaction
-from django.test import Client
+from django.test import Client, override_settings
 from django.utils import timezone, translation
 
 from django_app.admin import acting as doing
@@ -133,6 +133,24 @@ def test_abort_with_descendants_reaches_those_that_were_not_selected(ada, revoke
         ("abort", child, "asked to end")
     ]
     assert acting.confirmation(ask(ada, "abort_trees", acting.ended())) is None
+
+
+@override_settings(LRP_CELERY={"PAYLOAD": ["acting.*"]})
+def test_what_was_only_watched_runs_again_if_its_arguments_were_kept(ada):
+    failed, plain = acting.mailed(), acting.observed("plain-1", "failed")
+    acting.sent()
+    page = ask(ada, "rerun_calls", failed, plain).content.decode()
+    assert "skipped: it was only observed, and its arguments were not kept" in page
+    assert do(ada, "rerun_calls", failed, plain)[0].startswith("success: Run again, 1 call")
+    again = Call.objects.get(rerun_of=failed)
+    assert acting.sent() == [again.pk]
+    assert acting.arguments_of(again.pk) == ["ada@example.com", acting.SECRET]
+    assert (again.owned, again.task, acting.SECRET in again.target_summary) == (False, "acting.mail", False)
+    assert audit() == [("rerun", failed, "ada", None, f"runs again as {again.pk}")]
+    assert Call.objects.get(pk=failed).handled_by == "ada"
+    markup = signed_in("view_call", "view_payload").get(f"{LIST}{failed}/change/").content.decode()
+    assert "Arguments in full" in markup
+    assert acting.SECRET not in markup
 
 
 def test_rerun_makes_new_calls_after_the_commit_and_marks_the_old_ones_handled(ada):

@@ -62,6 +62,21 @@ def test_w007_a_folder_that_cannot_hold_spools(folder, complaints):
         assert ids(checks.check_spool()) == complaints
 
 
+@pytest.mark.parametrize(
+    ("chosen", "complaints"),
+    [
+        ({}, []),
+        ({"REDACT": []}, []),
+        ({"PAYLOAD": ["mails.*"]}, []),
+        ({"PAYLOAD": ["mails.*"], "REDACT": []}, ["lrp_celery.W008"]),
+        ({"PAYLOAD": "mails.*"}, []),
+    ],
+)
+def test_w008_arguments_are_kept_and_shown_with_their_secrets(chosen, complaints):
+    with override_settings(LRP_CELERY=chosen):
+        assert ids(checks.check_payload()) == complaints
+
+
 def test_w001_nothing_purges(app):
     app.conf.beat_schedule = {}
     assert ids(checks.check_celery()) == ["lrp_celery.W001"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -11,25 +12,28 @@ from typing import Any
 
 import pytest
 from celery import Celery, _state
+from kombu import Connection
 
 from lrp_celery import (
+    CallIdConflict,
     CallNotFound,
     CallPending,
     CallStatus,
     ConfigurationError,
     LrpCelery,
     NotRerunnable,
+    PublishFailed,
     calls,
     procedure,
 )
-from lrp_celery.procedures import deeds, publishing, revoking, runtime
+from lrp_celery.procedures import deeds, publishing, rerunning, revoking, runtime
 from lrp_celery.procedures.aborts import Board, Reach
 from lrp_celery.procedures.actions import Action
 from lrp_celery.procedures.deeds import Deeds
 from lrp_celery.procedures.runtime import PlainRuntime
 from lrp_celery.procedures.signal import AbortController
 from lrp_celery.tracking import MemoryTrackingStore
-from lrp_celery.tracking.callstore import WorkerFacts
+from lrp_celery.tracking.callstore import Payload, WorkerFacts
 from lrp_celery.tracking.owned import AbortRequest, Delivery, Settlement, Terms
 from lrp_celery.tracking.record import CallRecord, Turn
 from lrp_celery.tracking.reports import CallFacts, Enqueued, NotRun, Outcome, RunFacts, Started
@@ -49,6 +53,11 @@ def add(a: int, b: int = 2) -> int:
     return a + b
 
 
+@app.task(name="tests.calls.plain", bind=True)
+def plain(self: Any, month: str, *, moment: datetime | None = None) -> None:
+    """A task that is no procedure."""
+
+
 app.finalize()
 
 
@@ -58,7 +67,7 @@ class Scene:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.app = app
         self.store = MemoryTrackingStore()
-        self.lrp = LrpCelery(self.app, store=self.store)
+        self.lrp = LrpCelery(self.app, store=self.store, payload=["tests.calls.*"])
         self.revoked: list[tuple[str, dict[str, Any]]] = []
         self.actions: list[Action] = []
         control = SimpleNamespace(revoke=lambda call_id, **kwargs: self.revoked.append((call_id, kwargs)))
@@ -330,7 +339,70 @@ def test_whoever_asks_twice_with_one_key_gets_one_new_call(scene):
     assert scene.row(earlier).handled_at is None
 
 
-def test_what_cannot_be_run_again_is_refused(scene):
+def failed(scene, *args, **kwargs):
+    """Return a call of a task that is no procedure, which has failed."""
+    call_id = plain.delay(*args, **kwargs).id
+    assert scene.store.record_terminal(call_id, "failed")
+    return call_id
+
+
+def taken(call_id):
+    """Take all messages that went out; return those of a call."""
+    with Connection("memory://") as connection:
+        messages = iter(lambda: connection.default_channel.basic_get("celery", no_ack=True), None)
+        return [message for message in messages if message.headers["id"] == call_id]
+
+
+def test_rule_30_a_call_that_was_only_watched_runs_again_if_its_arguments_were_kept(scene):
+    moment = datetime(2026, 10, 1, tzinfo=UTC)
+    earlier = failed(scene, "2026-10", moment=moment)
+    again = calls.rerun(earlier, by="grace")
+    row = scene.row(again)
+    assert (row.status, row.rerun_of, row.task, row.owned) == ("submitted", earlier, "tests.calls.plain", False)
+    assert row.target_summary == scene.row(earlier).target_summary
+    (message,) = taken(again)
+    assert message.decode()[:2] == [["2026-10"], {"moment": moment}]
+    assert (scene.row(earlier).handled_by, scene.actions[-1].outcome) == ("grace", f"runs again as {again}")
+    # And once more, from the new one.
+    assert scene.store.record_terminal(again, "failed")
+    assert scene.row(calls.rerun(again)).rerun_of == again
+
+
+def test_a_call_that_was_only_watched_is_sent_once_however_often_it_is_asked_for_under_one_key(scene):
+    earlier, other = failed(scene, "a"), failed(scene, "b")
+    grace = Deeds(scene.app, runtime.runtime_of(scene.app), "grace")
+    taken("")
+    assert grace.rerun(earlier, new_id="again") == grace.rerun(earlier, new_id="again") == "again"
+    assert len(taken("again")) == 1
+    with pytest.raises(CallIdConflict):
+        grace.rerun(other, new_id="again")
+
+
+def test_a_rerun_that_the_broker_does_not_take_is_told_and_shown(scene, monkeypatch):
+    earlier = failed(scene, "a")
+
+    def away(*_):
+        raise publishing.BrokerAway
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rerunning, "ask_broker", away)
+        with pytest.raises(PublishFailed) as refused:
+            calls.rerun(earlier)
+    row = scene.row(refused.value.call_id)
+    assert (row.status, row.published_at, row.rerun_of) == ("submitted", None, earlier)
+    assert taken(row.call_id) == []
+    assert scene.row(earlier).handled_at is None
+
+
+@pytest.mark.parametrize("argument", [object(), "x" * 9000, {1: float("nan"), "o": object()}])
+def test_rule_30_what_has_no_json_form_or_is_large_is_not_kept(scene, argument):
+    with suppress(Exception):
+        plain.apply_async((argument,), task_id="odd")
+    assert scene.row("odd").task == "tests.calls.plain"
+    assert (scene.store.payload("odd") or Payload()).message is None
+
+
+def test_what_cannot_be_run_again_is_refused(scene, monkeypatch):
     still_open = scene.add.call(1)
     with pytest.raises(NotRerunnable, match="it is open"):
         calls.rerun(still_open)
@@ -344,6 +416,14 @@ def test_what_cannot_be_run_again_is_refused(scene):
     scene.rewrite(gone, task="gone")
     with pytest.raises(NotRerunnable, match="no procedure 'gone'"):
         calls.rerun(gone)
+    plain_gone, changed = failed(scene, "a"), failed(scene, "b")
+    scene.rewrite(plain_gone, task="gone")
+    with pytest.raises(NotRerunnable, match="no task 'gone'"):
+        calls.rerun(plain_gone)
+    with monkeypatch.context() as patch:
+        patch.setattr(plain, "__header__", lambda *, year: None)
+        with pytest.raises(NotRerunnable, match="do not fit any more"):
+            calls.rerun(changed)
     without = settled(scene, 1)
     scene.store._payloads[without] = replace(scene.store._payloads[without], message=None)
     with pytest.raises(NotRerunnable, match="without a message"):
