@@ -13,6 +13,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags
 from django.core.checks import Warning as Caution
 from django.core.checks import register as register_check
+from django.utils.module_loading import import_string
 
 from django_app.conf import SETTING, options, read
 from lrp_celery.core.errors import ConfigurationError
@@ -23,7 +24,14 @@ _PURGE: Final = "lrp_celery.purge"
 
 def register() -> None:
     """Have Django run the checks of this module."""
-    for check in (check_settings, check_time_zone, check_spool, check_payload, check_celery):
+    for check in (
+        check_settings,
+        check_time_zone,
+        check_authentication,
+        check_spool,
+        check_payload,
+        check_celery,
+    ):
         register_check(check, Tags.compatibility)
 
 
@@ -43,6 +51,28 @@ def check_time_zone(**_: Any) -> list[CheckMessage]:
     if django_settings.USE_TZ:
         return []
     return [Error("lrp_celery stores aware instants, but USE_TZ is off.", hint="Set USE_TZ = True.", id=_id("E002"))]
+
+
+def check_authentication(**_: Any) -> list[CheckMessage]:
+    """E003: nobody can be told by HTTP_AUTHENTICATE."""
+    named = None if check_settings() else options().HTTP_AUTHENTICATE
+    if not isinstance(named, str):
+        return []
+    try:
+        found = import_string(named)
+    except ImportError as error:
+        wrong = str(error)
+    else:
+        if callable(found):
+            return []
+        wrong = f"{named!r} is no function"
+    return [
+        Error(
+            f"{SETTING}['HTTP_AUTHENTICATE']: {wrong}.",
+            hint="Name a function that takes a request and returns a user or None, by its dotted path.",
+            id=_id("E003"),
+        )
+    ]
 
 
 def check_spool(**_: Any) -> list[CheckMessage]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from os import PathLike
@@ -65,6 +65,10 @@ class Options:
     """Patterns of tasks whose arguments are kept, unredacted, so that their calls can be run again; at most 8 kB of JSON."""
     REDACT: tuple[str, ...] = DEFAULT_REDACT
     """Patterns of keys and parameters whose values are never shown; case does not count."""
+    MAX_WAIT: float = 30
+    """Seconds for which a request over HTTP may wait for a result, whatever it asks for."""
+    HTTP_AUTHENTICATE: str | Callable[..., Any] | None = None
+    """Who a request over HTTP comes from, `(request) -> user | None`, itself or by its dotted path; besides sessions."""
 
     @property
     def timing(self) -> Timing:
@@ -137,6 +141,14 @@ def _bytes(key: str, value: object) -> int:
     return value
 
 
+def _function(key: str, value: object) -> str | Callable[..., Any] | None:
+    if value is None or callable(value) or (isinstance(value, str) and "." in value):
+        return value
+    raise ConfigurationError(
+        f"{SETTING}[{key!r}] is a function that takes a request, its dotted path, or None, not {value!r}."
+    )
+
+
 def _retention(key: str, value: object) -> Mapping[str, timedelta | None]:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{SETTING}[{key!r}] is a dict of pattern and timedelta, not {value!r}.")
@@ -158,11 +170,13 @@ _KINDS: Final[dict[str, Any]] = {
         ["HEARTBEAT", "LEASE", "RESCUE_INTERVAL", "RESEND_AFTER", "SETTLE_WAIT", "GRACE", "PUBLISH_WAIT", "TOMBSTONE"],
         _seconds,
     ),
+    "MAX_WAIT": _seconds,
     "SPOOL_DIR": _folder,
     "SPOOL_MAX": _bytes,
     "MAX_PAYLOAD": _bytes,
     "PAYLOAD": _patterns,
     "REDACT": _patterns,
+    "HTTP_AUTHENTICATE": _function,
 }
 
 

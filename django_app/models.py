@@ -122,6 +122,7 @@ class Call(models.Model):
         verbose_name_plural = _("calls")
         default_permissions = ("view",)
         permissions = [
+            ("start_call", "Can start call"),
             ("abort_call", "Can abort call"),
             ("abort_tree", "Can abort call and what came of it"),
             ("rerun_call", "Can run call again"),

@@ -47,6 +47,8 @@ class Calling:
         self._options = options
         self._call_id = call_id
         self._rerun_of = rerun_of
+        self.is_new = True
+        """Once it is made: False if an earlier call has the id, and this is the same call."""
 
     def make(self, args: list[Any], kwargs: dict[str, Any], summary: str) -> str:
         """Make the call of arguments that are JSON already; return its id."""
@@ -83,11 +85,12 @@ class Calling:
         return replace(facts, owner=self._options.owner, rerun_of=self._rerun_of)
 
     def _insert(self, order: Order) -> CallRecord | None:
-        """Make the row; None: an earlier call has the id, and this is the same call."""
+        """Make the row; None: it is not new."""
         store = self._store()
         record = store.insert(order)
         if record is not None:
             return record
+        self.is_new = False
         known = store.look(order.call_id)
         if known is None:
             raise StoreError(f"Call {order.call_id!r} was being removed while it was made; make it again.")

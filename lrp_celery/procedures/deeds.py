@@ -20,6 +20,7 @@ logger = logging.getLogger("lrp_celery.actions")
 
 #: What came of it, for the record.
 SENT, HANDLED, REMOVED = "sent again", "handled", "removed"
+REMOVED_LATER = "removed once it has ended"
 _AGAIN: Final = "runs again as "
 
 
@@ -85,13 +86,18 @@ class Deeds:
         self._log_after_commit(self._action(Deed.HANDLE, call_id, HANDLED, bounded(reason)))
         return True
 
-    def remove(self, call_id: str) -> bool:
-        """Forget an ended call; False: it is unknown. `CallPending` if it is open."""
+    def remove(self, call_id: str, *, when_settled: bool = False) -> bool:
+        """Forget an ended call, an open one once it has ended if `when_settled`; False: it is unknown.
+
+        `CallPending` if it is open, without `when_settled`.
+        """
         if self.runtime.callers.look(call_id) is None:
             return False
-        if not self.runtime.callers.remove(call_id):
+        is_gone = self.runtime.callers.remove(call_id, when_settled=when_settled)
+        if not is_gone and not when_settled:
             raise CallPending(call_id=call_id)
-        self._log_after_commit(self._action(Deed.REMOVE, call_id, REMOVED))
+        outcome = REMOVED if is_gone else REMOVED_LATER
+        self._log_after_commit(self._action(Deed.REMOVE, call_id, outcome))
         return True
 
     def _action(self, deed: Deed, call_id: str, outcome: str, reason: str | None = None) -> Action:

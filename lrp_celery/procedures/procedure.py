@@ -85,6 +85,10 @@ class LongRunningProcedure(Generic[P, R]):
         function does not take or that have no JSON form, `CallIdConflict` when a fixed id is
         another call's, and `StoreError` when the row cannot be written; then there is no call.
         """
+        return self.call_or_find(args, kwargs)[0]
+
+    def call_or_find(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, bool]:
+        """Make a call as `call` does; return its id, and False if an earlier call has it and nothing was made."""
         self.parameters.check(args, kwargs)
         tree_args, tree_kwargs = self.parameters.encode(args, kwargs)
         return self._make(tree_args, tree_kwargs, self._call_options)
@@ -94,7 +98,7 @@ class LongRunningProcedure(Generic[P, R]):
     ) -> str:
         """Make a new call of what the message of an earlier one held, for the same owner; return its id (RULES 13)."""
         options = CallOptions(call_id=new_id, owner=earlier.owner)
-        return self._make(args, kwargs, options, rerun_of=earlier.call_id)
+        return self._make(args, kwargs, options, rerun_of=earlier.call_id)[0]
 
     def draft(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
@@ -108,9 +112,11 @@ class LongRunningProcedure(Generic[P, R]):
         calling, summary = self._calling(tree_args, tree_kwargs, self._call_options.merged(**options), None)
         return calling.prepare(tree_args, tree_kwargs, summary)
 
-    def _make(self, args: list[Any], kwargs: dict[str, Any], options: CallOptions, rerun_of: str | None = None) -> str:
+    def _make(
+        self, args: list[Any], kwargs: dict[str, Any], options: CallOptions, rerun_of: str | None = None
+    ) -> tuple[str, bool]:
         calling, summary = self._calling(args, kwargs, options, rerun_of)
-        return calling.make(args, kwargs, summary)
+        return calling.make(args, kwargs, summary), calling.is_new
 
     def _calling(
         self, args: list[Any], kwargs: dict[str, Any], options: CallOptions, rerun_of: str | None
@@ -382,6 +388,7 @@ def procedure(target: Any = None, **options: Any) -> Any:
     idempotent: it may run again when its worker was lost, up to `max_attempts` losses; else it fails.
     keep_result: whether what it returns is kept for `get_result`.
     sensitive: parameters that are never shown.
+    permission: what a user needs besides `start_call` to call it over HTTP, such as "reports.add_report".
     store: a seed 000 `Store`; then it is a `LocalProcedure`, whose calls run in threads of this process.
     A wrong option is a `ConfigurationError`, which is a `TypeError`, at decoration.
     """

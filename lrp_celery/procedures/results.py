@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
@@ -45,25 +46,48 @@ class Asked(Protocol):
         ...
 
 
-class Waiting:
-    """One wait for one call."""
+#: A call as it stands, and what is kept of its end.
+News = tuple[CallRecord, Payload]
+#: Looks off the event loop.
+Apart = Callable[[Callable[[], News | None]], Awaitable[News | None]]
 
-    def __init__(self, procedure: Asked, call_id: str, wait: timedelta | float | None, *, allow_in_task: bool) -> None:
-        self._task = procedure.task
+
+class Waiting:
+    """One wait for one call of a task.
+
+    `is_outside`: whoever waits is in no transaction, so what he does not see is not there.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        task: str,
+        call_id: str,
+        wait: timedelta | float | None,
+        *,
+        allow_in_task: bool = False,
+        is_outside: bool = False,
+    ) -> None:
+        self._runtime = runtime
+        self._task = task
         self._call_id = call_id
-        self._runtime: Runtime = runtime_of(self._task.app)
         self._began = time.monotonic()
         self._until = until(wait)
         self._is_allowed = allow_in_task or _state.get_current_worker_task() is None
+        self._is_outside = is_outside
         self._pause = _SHORTEST
         self._is_awaited = False
         self._deadline: datetime | None = None
 
-    def look(self) -> tuple[bool, Any]:
-        """Return (True, the tree that the call returned), or (False, None) while it is open; raise what became of it."""
+    def look(self) -> News | None:
+        """Return how the call stands if it has ended or its end was asked for, None while it goes on.
+
+        Raises `CallNotFound`, `ResultTimeout` when the wait is over, and `CalledInTask` and `CallNotCommitted`
+        for a wait that would not end.
+        """
         record, payload = self._seen()
         if owned.is_news(record):
-            return True, self._outcome(record, payload)
+            return record, payload
         if not self._is_allowed:
             raise CalledInTask
         if self._runtime.is_alone():
@@ -79,7 +103,7 @@ class Waiting:
             if not self._runtime.own.await_end(self._call_id):
                 # It has come meanwhile.
                 return self.look()
-        return False, None
+        return None
 
     def watching(self) -> AbstractContextManager[Watch]:
         """Be told of news within this context, where the store can tell."""
@@ -106,48 +130,54 @@ class Waiting:
     def _waited(self) -> float:
         return time.monotonic() - self._began
 
-    def _seen(self) -> tuple[CallRecord, Payload]:
+    def _seen(self) -> News:
         """Return the row as everybody sees it, whatever transaction the caller is in, and what it ended with."""
         found = self._runtime.own.look_with_result(self._call_id)
-        if found is None and self._runtime.callers.look(self._call_id) is not None:
+        if found is None and not self._is_outside and self._runtime.callers.look(self._call_id) is not None:
             # Unless it has just been committed, by somebody else.
             found = self._runtime.own.look_with_result(self._call_id)
             if found is None:
                 raise CallNotCommitted(call_id=self._call_id)
-        if found is None or found[0].task != self._task.name:
+        if found is None or found[0].task != self._task:
             raise CallNotFound(call_id=self._call_id)
         return found
 
-    def _outcome(self, record: CallRecord, payload: Payload) -> Any:
-        if record.status.is_open:
-            raise failures.of_abort(record.stop_reason, record.abort_reason, record.call_id)
-        if record.status is CallStatus.SUCCEEDED:
-            return None if payload.result is None else codec.loads(payload.result)
-        raised = failures.of_record(record, payload.error, tuple(self._task.throws or ()))
-        raise raised or LrpError(f"Call {record.call_id!r} ended in no known way.")
+
+def outcome(record: CallRecord, payload: Payload, raises: tuple[type[BaseException], ...] = ()) -> Any:
+    """Return the JSON tree that the call returned, or raise what became of it."""
+    if record.status.is_open:
+        raise failures.of_abort(record.stop_reason, record.abort_reason, record.call_id)
+    if record.status is CallStatus.SUCCEEDED:
+        return None if payload.result is None else codec.loads(payload.result)
+    raised = failures.of_record(record, payload.error, raises)
+    raise raised or LrpError(f"Call {record.call_id!r} ended in no known way.")
 
 
 def wait_for_result(procedure: Asked, call_id: str, wait: timedelta | float | None, *, allow_in_task: bool) -> Any:
     """Return the JSON tree that the call returned, or raise what became of it."""
-    waiting = Waiting(procedure, call_id, wait, allow_in_task=allow_in_task)
-    is_settled, tree = waiting.look()
-    if is_settled:
-        return tree
-    with waiting.watching() as watch:
-        while not is_settled:
-            is_settled, tree = waiting.look()
-            if not is_settled:
+    task = procedure.task
+    waiting = Waiting(runtime_of(task.app), task.name, call_id, wait, allow_in_task=allow_in_task)
+    news = waiting.look()
+    if news is None:
+        with waiting.watching() as watch:
+            while (news := waiting.look()) is None:
                 watch.wait(waiting.pause())
-    return tree
+    return outcome(*news, tuple(task.throws or ()))
 
 
 async def await_result(procedure: Asked, call_id: str, wait: timedelta | float | None, *, allow_in_task: bool) -> Any:
     """Async twin of `wait_for_result`: it holds no thread while it waits."""
-    waiting = Waiting(procedure, call_id, wait, allow_in_task=allow_in_task)
-    apart = runtime_of(procedure.task.app).apart
-    is_settled, tree = await apart(waiting.look)
-    if is_settled:
-        return tree
+    task = procedure.task
+    runtime = runtime_of(task.app)
+    waiting = Waiting(runtime, task.name, call_id, wait, allow_in_task=allow_in_task)
+    return outcome(*await await_news(waiting, runtime.apart), tuple(task.throws or ()))
+
+
+async def await_news(waiting: Waiting, apart: Apart) -> News:
+    """Return how the call stands once it has ended or its end was asked for; raises what `Waiting.look` raises."""
+    found = await apart(waiting.look)
+    if found is not None:
+        return found
     loop, news = asyncio.get_running_loop(), asyncio.Event()
     with waiting.watching() as watch:
 
@@ -157,12 +187,11 @@ async def await_result(procedure: Asked, call_id: str, wait: timedelta | float |
                 loop.call_soon_threadsafe(news.set)
 
         watch.on_news(wake)
-        while not is_settled:
+        while True:
             news.clear()
-            is_settled, tree = await apart(waiting.look)
-            if not is_settled:
-                await _either(news, waiting.pause())
-    return tree
+            if (found := await apart(waiting.look)) is not None:
+                return found
+            await _either(news, waiting.pause())
 
 
 async def _either(news: asyncio.Event, seconds_: float) -> None:

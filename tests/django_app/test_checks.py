@@ -56,6 +56,23 @@ def test_e002_time_zones_are_off():
     assert ids(checks.check_time_zone()) == ["lrp_celery.E002"]
 
 
+@pytest.mark.parametrize(
+    ("named", "complaints"),
+    [
+        ("nowhere.user_of", ["lrp_celery.E003"]),
+        ("django.conf.user_of", ["lrp_celery.E003"]),
+        ("django.conf.ENVIRONMENT_VARIABLE", ["lrp_celery.E003"]),
+        ("django.contrib.auth.get_user", []),
+        (print, []),
+        (None, []),
+        (7, []),  # what E001 says
+    ],
+)
+def test_e003_nobody_can_be_told_by_that(named, complaints):
+    with override_settings(LRP_CELERY={"HTTP_AUTHENTICATE": named}):
+        assert ids(checks.check_authentication()) == complaints
+
+
 @pytest.mark.parametrize(("folder", "complaints"), [("/dev/null/spools", ["lrp_celery.W007"]), ("/tmp/a/b", [])])
 def test_w007_a_folder_that_cannot_hold_spools(folder, complaints):
     with override_settings(LRP_CELERY={"SPOOL_DIR": folder}):

@@ -36,6 +36,7 @@ def test_durations_and_sizes_have_the_documented_defaults():
     assert (chosen.HEARTBEAT, chosen.LEASE, chosen.RESCUE_INTERVAL, chosen.RESEND_AFTER) == (3, 10, 2, 60)
     assert (chosen.SETTLE_WAIT, chosen.GRACE, chosen.PUBLISH_WAIT, chosen.TOMBSTONE) == (30, 10, 1, 86_400)
     assert chosen.MAX_PAYLOAD == 262_144
+    assert (chosen.MAX_WAIT, chosen.HTTP_AUTHENTICATE) == (30, None)
 
 
 def test_retention_adds_to_the_defaults():
@@ -65,6 +66,9 @@ def test_retention_adds_to_the_defaults():
         ({"MAX_PAYLOAD": 0}, "bytes above 0"),
         ({"MAX_PAYLOAD": 1.5}, "bytes above 0"),
         ({"MAX_PAYLOAD": True}, "bytes above 0"),
+        ({"MAX_WAIT": 0}, "above 0"),
+        ({"HTTP_AUTHENTICATE": "user_of"}, "dotted path"),
+        ({"HTTP_AUTHENTICATE": 1}, "takes a request"),
         ({"LEESE": 1}, "Did you mean 'LEASE'?"),
         ({"RETENTION": {"*": 7}}, "timedelta"),
         ({"RETENTION": 7}, "a dict"),

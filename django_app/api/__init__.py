@@ -1,0 +1,1 @@
+"""Procedures over HTTP, as `contract` describes them; `django_app.urls` mounts them."""

@@ -1,0 +1,107 @@
+"""The views: one for each path, made of the contract and the handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from asgiref.sync import markcoroutinefunction
+from django.db import connections
+from django.http import HttpRequest, HttpResponse
+
+from django_app.api import contract, handlers, openapi, problems, waits
+from django_app.api.bodies import body_of, check_media_type, query_of
+from django_app.api.contract import RETRY_AFTER, Endpoint
+from django_app.api.handlers import Asked, Later
+from django_app.api.problems import Problem, no_call
+from django_app.api.visitors import admit, by_token, refuse_forged
+from django_app.conf import options
+from django_app.wiring import current_runtime
+from lrp_celery.core.errors import StoreError
+
+Handler = Callable[[Asked], HttpResponse | Later]
+
+
+class _Path:
+    """The view of one path: what is asked for decides which handler answers."""
+
+    def __init__(self, **handlers_: tuple[Endpoint, Handler]) -> None:
+        self._by_method = handlers_
+        markcoroutinefunction(self)
+        # Who may not is told so in the API's own words, instead of being sent to a page to log in.
+        self.login_required = False
+        # It asks for the token itself, from those whom a session has told.
+        self.csrf_exempt = True
+        # Django refuses async views where ATOMIC_REQUESTS is on; and a wait must not hold a transaction.
+        self._non_atomic_requests = set(connections)
+
+    async def __call__(self, request: HttpRequest, **path: str) -> HttpResponse:
+        try:
+            endpoint, handle = self._chosen(request.method or "")
+            user = await by_token(request)
+            answer = await current_runtime().apart(partial(_answer, request, user, endpoint, handle, path))
+            return await _later(answer) if isinstance(answer, Later) else answer
+        except Problem as problem:
+            return problem.response()
+        except StoreError:
+            detail = "Nothing is known of what was asked for: ask again, with the same id."
+            return Problem(problems.UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER)}).response()
+
+    def _chosen(self, method: str) -> tuple[Endpoint, Handler]:
+        found = self._by_method.get("GET" if method == "HEAD" else method)
+        if found is None:
+            allowed = ", ".join(self._by_method)
+            raise Problem(problems.NO_METHOD, f"Here one can {allowed}.", {"Allow": allowed})
+        return found
+
+
+def _answer(
+    request: HttpRequest, user: Any, endpoint: Endpoint, handle: Handler, path: Mapping[str, str]
+) -> HttpResponse | Later:
+    """Answer in one go, in one thread; nothing is read of a request before it is known who asks."""
+    visitor = admit(request, user)
+    if endpoint.body is not None:
+        # Before Django looks for a token in what may be a form.
+        check_media_type(request)
+    if endpoint.is_unsafe and visitor.is_by_session:
+        refuse_forged(request)
+    if endpoint.right is not None:
+        visitor.demand(endpoint.right)
+    query = query_of(request, endpoint)
+    body = body_of(request, endpoint, options().MAX_PAYLOAD)
+    return handle(Asked(request=request, visitor=visitor, path=path, query=query, body=body))
+
+
+async def _later(later: Later) -> HttpResponse:
+    news = await waits.news_of(later.record, later.seconds)
+    if news is None:
+        raise no_call()
+    return handlers.settled(*news)
+
+
+_DOCUMENT: Final = Endpoint(
+    name="describe",
+    method="GET",
+    path=contract.DOCUMENT,
+    summary="This document",
+    description="For every user.",
+    answers=(),
+)
+
+
+def _describe(asked: Asked) -> HttpResponse:
+    return HttpResponse(openapi.text(), content_type="application/json", headers={"Cache-Control": "no-cache"})
+
+
+#: Name and path of each view.
+VIEWS: Final[Mapping[str, tuple[str, _Path]]] = {
+    "calls": (contract.START.path, _Path(POST=(contract.START, handlers.start))),
+    "call": (
+        contract.READ.path,
+        _Path(GET=(contract.READ, handlers.read), DELETE=(contract.REMOVE, handlers.remove)),
+    ),
+    "result": (contract.RESULT.path, _Path(GET=(contract.RESULT, handlers.result))),
+    "abort": (contract.ABORT.path, _Path(POST=(contract.ABORT, handlers.abort))),
+    "openapi": (contract.DOCUMENT, _Path(GET=(_DOCUMENT, _describe))),
+}

@@ -1,0 +1,133 @@
+"""By enumeration: no user, right, owner, method and id shows or changes what it must not."""
+
+from itertools import chain, combinations, product
+
+import pytest
+
+from lrp_celery import CallStatus
+from tests.http import shop
+from tests.http.shop import of, report, send
+
+pytestmark = pytest.mark.django_db
+
+RIGHTS = ("view_call", "view_payload", "abort_call", "remove_call", "rerun_call")
+ALL = [frozenset(some) for some in chain.from_iterable(combinations(RIGHTS, n) for n in range(len(RIGHTS) + 1))]
+SECRET = "the-secret-of-the-payload"
+
+
+class Discreet(Exception):
+    """Does not say all that it was made with."""
+
+    def __str__(self):
+        return str(self.args[0])
+
+
+REQUESTS = {
+    "read": ("GET", "", None),
+    "result": ("GET", "/result", None),
+    "abort": ("POST", "/abort", {"reason": "because"}),
+    "remove": ("DELETE", "", None),
+    "remove later": ("DELETE", "?when=settled", None),
+}
+STATES = {
+    "waiting": lambda: report.using(owner="ada").call("2026-10"),
+    "running": lambda: shop.running(report.using(owner="ada").call("2026-10")),
+    "succeeded": lambda: shop.ended(report.using(owner="ada").call("2026-10"), result=SECRET),
+    "failed": lambda: shop.ended(
+        report.using(owner="ada").call("2026-10"), CallStatus.FAILED, error=Discreet("bad", SECRET)
+    ),
+}
+
+
+def request(client, name, call_id, headers):
+    method, rest, body = REQUESTS[name]
+    return send(client, method, of(call_id, rest), body, headers)
+
+
+def seen(answer, call_id):
+    """Return all that an answer tells, as if it were about no call in particular."""
+    headers = sorted((name, value.replace(call_id, "ID")) for name, value in answer.items())
+    return answer.status_code, headers, answer.content.decode().replace(call_id, "ID")
+
+
+def allowed(name, rights, *, is_owner, is_open):
+    """Return (status, whether the row may change), as DESIGN says; None: it must look like an unknown id."""
+    sees = is_owner or "view_call" in rights
+    if name in {"read", "result"}:
+        if not sees:
+            return None
+        may = is_owner or "view_payload" in rights or name == "read"
+        return (202 if is_open and name == "result" else 200, False) if may else (403, False)
+    if not is_owner and ("abort_call" if name == "abort" else "remove_call") not in rights:
+        return (403, False) if sees else None
+    return {
+        "abort": (202, is_open),
+        "remove": (409, False) if is_open else (204, True),
+        "remove later": (202, True),
+    }[name]
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("name", REQUESTS)
+def test_each_user_sees_and_changes_what_is_theirs_to(client, tokens, name, state):
+    is_open = state in {"waiting", "running"}
+    call_id = before = None
+    for rights, is_owner in product(ALL, (False, True)):
+        headers = shop.user("ada" if is_owner else "eve", *rights)
+        if call_id is None or shop.row(call_id) != before:
+            call_id = STATES[state]()
+            before = shop.row(call_id)
+        answer = request(client, name, call_id, headers)
+        case = (name, state, sorted(rights), is_owner)
+        expected = allowed(name, rights, is_owner=is_owner, is_open=is_open)
+        if expected is None:
+            unknown = "0190c3b4-0000-7000-8000-000000000000"
+            assert seen(answer, call_id) == seen(request(client, name, unknown, headers), unknown), case
+            assert shop.row(call_id) == before, case
+            continue
+        status, may_change = expected
+        assert answer.status_code == status, case
+        assert (shop.row(call_id) != before) == may_change, case
+        if status == 403:
+            assert answer["Content-Type"] == "application/problem+json"
+        may_read = is_owner or {"view_call", "view_payload"} <= rights
+        shows = SECRET in answer.content.decode()
+        assert shows == (name in {"read", "result"} and status == 200 and not is_open and may_read), case
+
+
+@pytest.mark.parametrize("who", ["nobody", "inactive", "unknown token"])
+@pytest.mark.parametrize("name", [*REQUESTS, "start", "document"])
+def test_who_is_not_known_is_told_nothing(client, tokens, name, who):
+    shop.user("ada", *RIGHTS, "start_call", is_active=False)
+    headers = {"inactive": {"Authorization": "Bearer ada"}, "unknown token": {"Authorization": "Bearer guess"}}.get(who)
+    call_id = STATES["succeeded"]()
+    before = shop.row(call_id)
+    answers = []
+    for each in (call_id, "unknown"):
+        if name == "start":
+            answers.append(send(client, "POST", shop.REPORTS, {"args": ["x"], "id": each}, headers))
+        elif name == "document":
+            answers.append(client.get("/lrp/openapi.json", headers=headers))
+        else:
+            answers.append(request(client, name, each, headers))
+    known, unknown = answers
+    assert known.status_code == 401
+    assert known["WWW-Authenticate"]
+    assert known["Content-Type"] == "application/problem+json"
+    assert seen(known, call_id) == seen(unknown, "unknown")
+    assert shop.row(call_id) == before
+    assert shop.row("unknown") is None
+
+
+def test_a_call_without_an_owner_is_nobodys_own(client, tokens):
+    call_id = report.call("2026-10")
+    for name in ("", "None", "null"):
+        shop.DOORMAN.users["Bearer x"] = shop.User(name)
+        assert client.get(of(call_id), headers={"Authorization": "Bearer x"}).status_code == 404
+
+
+def test_an_owner_is_known_by_the_whole_name(client, tokens):
+    call_id = report.using(owner="ada").call("2026-10")
+    for name in ("Ada", "ada ", "ad", "ada\x00", "adа"):  # noqa: RUF001 - the last one is no Latin letter
+        shop.DOORMAN.users["Bearer x"] = shop.User(name)
+        assert client.get(of(call_id), headers={"Authorization": "Bearer x"}).status_code == 404

@@ -1,0 +1,202 @@
+"""The long poll: it wakes, it is bounded, and it holds nothing meanwhile."""
+
+import asyncio
+import threading
+import time
+
+import httpx
+import pytest
+from asgiref.sync import sync_to_async
+from asgiref.testing import ApplicationCommunicator
+from django.core.asgi import get_asgi_application
+from django.db import connections
+from django.test import AsyncClient, Client
+
+from django_app.api import waits
+from lrp_celery.procedures import results
+from tests.conformance.item_store import until
+from tests.http import shop
+from tests.http.shop import of, report
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def async_middleware(settings):
+    """That of the other tests holds a thread for each request, for it is not async."""
+    settings.MIDDLEWARE = [each for each in settings.MIDDLEWARE if each.startswith("django.")]
+
+
+@pytest.fixture
+def waiting(monkeypatch):
+    """Counts the requests that wait at this moment, and have looked once."""
+    counted = []
+    looked = results.Waiting.pause
+
+    def pause(self):
+        if self not in counted:
+            counted.append(self)
+        return looked(self)
+
+    monkeypatch.setattr(results.Waiting, "pause", pause)
+    return counted
+
+
+async def come(what, within=10.0):
+    end = time.monotonic() + within
+    while not what():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+
+
+def over_asgi():
+    return httpx.AsyncClient(transport=httpx.ASGITransport(get_asgi_application()), base_url="http://testserver")
+
+
+@sync_to_async
+def apart(work, *args, **kwargs):
+    try:
+        return work(*args, **kwargs)
+    finally:
+        connections.close_all()
+
+
+def test_a_long_poll_wakes_up_when_the_call_ends(ada, waiting):
+    call_id = report.using(owner="ada").call("2026-10")
+
+    async def scenario():
+        async with over_asgi() as client:
+            poll = asyncio.create_task(client.get(of(call_id, "/result?wait=5"), headers=ada))
+            await come(lambda: waiting)
+            began = time.monotonic()
+            await apart(shop.ended, call_id, result="done")
+            answer = await poll
+            return answer, time.monotonic() - began
+
+    answer, took = asyncio.run(scenario())
+    assert (answer.status_code, answer.json()["result"]) == (200, "done")
+    assert took < 2
+
+
+def test_it_wakes_up_for_an_abort_and_for_a_removal_too(ada, waiting):
+    aborted, removed = (report.using(owner="ada").call("2026-10") for _ in range(2))
+    shop.running(aborted)
+
+    async def scenario():
+        async with over_asgi() as client:
+            polls = [client.get(of(each, "/result?wait=5"), headers=ada) for each in (aborted, removed)]
+            polling = asyncio.gather(*polls)
+            await come(lambda: len(waiting) == 2)
+            await client.post(of(aborted, "/abort"), json={"reason": "enough"}, headers=ada)
+            await client.post(of(removed, "/abort"), json={}, headers=ada)
+            return await polling
+
+    one, other = asyncio.run(scenario())
+    assert (one.status_code, one.json()["abort"]["reason"]) == (202, "enough")
+    assert (other.status_code, other.json()["status"]) == (200, "aborted")
+
+
+def test_it_is_bounded_by_max_wait(ada, settings):
+    settings.LRP_CELERY = {**settings.LRP_CELERY, "MAX_WAIT": 0.2}
+    call_id = report.using(owner="ada").call("2026-10")
+    for ask in (lambda path: Client().get(path, headers=ada), lambda path: asyncio.run(asked(path, ada))):
+        began = time.monotonic()
+        answer = ask(of(call_id, "/result?wait=1000"))
+        assert (answer.status_code, answer.headers["Retry-After"]) == (202, "1")
+        assert 0.2 <= time.monotonic() - began < 5
+
+
+async def asked(path, headers):
+    async with over_asgi() as client:
+        return await client.get(path, headers=headers)
+
+
+def test_under_asgi_those_who_wait_hold_neither_threads_nor_connections(ada, waiting, settings):
+    settings.LRP_CELERY = {**settings.LRP_CELERY, "MAX_WAIT": 60}
+    call_id = report.using(owner="ada").call("2026-10")
+    many = 40
+
+    async def scenario():
+        async with over_asgi() as client:
+            before = set(threading.enumerate())
+            polls = [client.get(of(call_id, "/result?wait=60"), headers=ada) for _ in range(many)]
+            polling = asyncio.gather(*polls)
+            await come(lambda: len(waiting) == many)
+            await come(lambda: len(set(threading.enumerate()) - before) <= waits.LOOKERS)
+            await apart(shop.ended, call_id, result="done")
+            return await polling
+
+    answers = asyncio.run(scenario())
+    assert [answer.json()["result"] for answer in answers] == ["done"] * many
+
+
+def test_a_client_that_goes_away_is_waited_for_no_longer(ada, waiting):
+    call_id = report.using(owner="ada").call("2026-10")
+    newsroom = waits.current_runtime().own.newsroom
+
+    async def scenario():
+        scope = {"type": "http", "method": "GET", "path": of(call_id, "/result"), "query_string": b"wait=5"}
+        headers = {"host": "testserver", **ada}
+        scope["headers"] = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        poll = ApplicationCommunicator(get_asgi_application(), scope)
+        await poll.send_input({"type": "http.request", "body": b""})
+        await come(lambda: waiting)
+        assert not newsroom.is_empty
+        await poll.send_input({"type": "http.disconnect"})
+        began = time.monotonic()
+        await poll.wait(5)
+        return time.monotonic() - began
+
+    assert asyncio.run(scenario()) < 2
+    assert newsroom.is_empty
+
+
+def test_beneath_a_middleware_that_is_not_async_only_so_many_wait(ada, settings, monkeypatch):
+    settings.MIDDLEWARE = ["tests.browser.csp.content_security_policy", *settings.MIDDLEWARE]
+    monkeypatch.setattr(waits, "_held", threading.BoundedSemaphore(1))
+    assert waits._held.acquire()
+    call_id = report.using(owner="ada").call("2026-10")
+    began = time.monotonic()
+    assert asyncio.run(asked(of(call_id, "/result?wait=5"), ada)).status_code == 202
+    assert time.monotonic() - began < 3
+
+
+def test_under_wsgi_only_so_many_wait_and_the_others_are_told_to_ask_again(ada, waiting, monkeypatch):
+    monkeypatch.setattr(waits, "_held", threading.BoundedSemaphore(1))
+    call_id = report.using(owner="ada").call("2026-10")
+    answers = []
+
+    def poll():
+        try:
+            answers.append(Client().get(of(call_id, "/result?wait=5"), headers=ada))
+        finally:
+            connections.close_all()
+
+    first = threading.Thread(target=poll)
+    first.start()
+    until(lambda: len(waiting) == 1)
+    began = time.monotonic()
+    second = Client().get(of(call_id, "/result?wait=5"), headers=ada)
+    assert (second.status_code, second["Retry-After"]) == (202, "1")
+    assert time.monotonic() - began < 3
+    shop.ended(call_id, result="done")
+    first.join(10)
+    assert [answer.json()["result"] for answer in answers] == ["done"]
+
+
+@pytest.mark.django_db
+def test_nobody_waits_for_what_only_a_test_sees(client, ada):
+    call_id = report.using(owner="ada").call("2026-10")
+    began = time.monotonic()
+    assert client.get(of(call_id, "/result?wait=5"), headers=ada).status_code == 202
+    assert time.monotonic() - began < 3
+
+
+def test_djangos_own_async_client_is_served_too(ada):
+    call_id = report.using(owner="ada").call("2026-10")
+    shop.ended(call_id, result="done")
+
+    async def scenario():
+        return await AsyncClient().get(of(call_id, "/result?wait=5"), headers=ada)
+
+    assert asyncio.run(scenario()).json()["result"] == "done"

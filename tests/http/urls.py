@@ -1,0 +1,6 @@
+"""What a project mounts, and its admin."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [path("lrp/", include("django_app.urls")), path("admin/", admin.site.urls)]
