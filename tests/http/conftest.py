@@ -26,7 +26,7 @@ def current_app():
 def tokens():
     """Users are known by their tokens."""
     shop.DOORMAN.users.clear()
-    with override_settings(LRP_CELERY={"HTTP_AUTHENTICATE": shop.DOORMAN, "MAX_WAIT": 5}):
+    with override_settings(LRP_CELERY={"HTTP_AUTHENTICATE": shop.DOORMAN, "MAX_WAIT": 60}):
         yield shop.DOORMAN
 
 
