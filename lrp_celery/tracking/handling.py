@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from billiard.exceptions import Terminated
+from celery.worker import state
 from celery.worker.request import Request
 
 _handled: ContextVar[Any] = ContextVar("lrp_celery_handled_request", default=None)
@@ -28,6 +29,15 @@ def handled_request(call_id: str) -> dict[str, Any] | None:
     """Return the message's own data of the request that is being dealt with, if it is of this call."""
     request = _handled.get()
     return request.request_dict if request is not None and request.id == call_id else None
+
+
+def is_unasked_end(call_id: str) -> bool:
+    """Whether the end of a run's process that is being dealt with is said to be that of a revoke, but nobody asked for one.
+
+    The pool remembers for good that a process was once sent a signal, also of one that lived on, and takes
+    whatever ends it later for that.
+    """
+    return handled_request(call_id) is not None and call_id not in state.revoked
 
 
 def watch_requests(on_hard_limit: OnHardLimit, on_terminated: OnTerminated) -> None:

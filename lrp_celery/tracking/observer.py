@@ -10,14 +10,14 @@ import os
 import signal
 from typing import Any
 
-from billiard.exceptions import TimeLimitExceeded
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import states
 
 from lrp_celery.core.text import clean
 from lrp_celery.tracking import descendants, displays, messages, outcomes
 from lrp_celery.tracking.descendants import Cause, Following
 from lrp_celery.tracking.displays import Arguments
-from lrp_celery.tracking.handling import handled_request
+from lrp_celery.tracking.handling import handled_request, is_unasked_end
 from lrp_celery.tracking.holding import gathered
 from lrp_celery.tracking.keeping import message_of
 from lrp_celery.tracking.messages import HEADER, Get
@@ -309,6 +309,9 @@ def cancelled(tracking: Tracking, task: Any, request: Any) -> None:
 def revoked(tracking: Tracking, task: Any, request: Any, *, terminated: bool, signum: Any, expired: bool) -> None:
     """A message was dropped unread, or a signal was sent to the process that runs it."""
     if not _concerns(tracking, task.name, request.get):
+        return
+    if terminated and is_unasked_end(request.id):
+        failed(tracking, task, request.id, WorkerLostError("Its process died."), None)
         return
     turn = messages.turn_of(request.get)
     if terminated:

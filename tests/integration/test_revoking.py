@@ -113,6 +113,22 @@ def test_a_call_that_does_not_listen_when_it_is_terminated_has_succeeded(cell):
     cell.expect(call, "succeeded")
 
 
+@pytest.mark.integration
+@pytest.mark.services
+def test_a_process_that_outlived_a_revoke_and_dies_later_has_not_been_revoked(make_room):
+    room = make_room()
+    room.worker(concurrency=1)
+    stubborn = room.until_running(room.tasks.stubborn.delay())
+    stubborn.revoke(terminate=True, signal=signal.SIGTERM.name)
+    room.wait_for(stubborn, lambda row: row.stop_reason == "revoked")
+    room.release(stubborn)
+    room.expect(stubborn, "succeeded")
+    died = room.wait_for(room.tasks.die.delay("sigkill"))
+    assert (died.status, died.reason, died.pid) == ("failed", "worker_lost", room.find(stubborn).pid)
+    # Celery itself is mistaken about it.
+    assert died.error_type in {"billiard.exceptions.WorkerLostError", "WorkerLost"}
+
+
 @on(BASE, THREADS)
 def test_a_call_revoked_after_its_end_keeps_it(cell):
     call = cell.tasks.add.delay(1, 1)
