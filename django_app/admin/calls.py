@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote, unquote
@@ -38,6 +38,9 @@ from django_app.conf import options
 from django_app.durations import NOTHING, duration
 from django_app.models import Call
 from django_app.querysets import CallQuerySet
+
+#: An attempt's number has fewer.
+_DIGITS: Final = 10
 
 
 @admin.register(Call)
@@ -215,6 +218,7 @@ class CallAdmin(CallActions, TreePage):
                 self.get_queryset(request),
                 shows_payload=self._may_see(request, "view_payload"),
                 shows_deeds=self._may_see(request, "view_actionlog"),
+                attempt=_number(request.GET.get("attempt")),
             ),
             **(extra_context or {}),
         }
@@ -227,3 +231,7 @@ class CallAdmin(CallActions, TreePage):
 
     def _may_see(self, request: HttpRequest, right: str) -> bool:
         return request.user.has_perm(f"{self.opts.app_label}.{right}")
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < _DIGITS else None

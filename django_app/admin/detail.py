@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
+from django.db.models import BooleanField, ExpressionWrapper, Q
 from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -27,6 +28,8 @@ from lrp_celery.tracking.snapshot import Progress
 
 #: Attempts shown, the newest.
 MOST_ATTEMPTS: Final = 50
+#: Those of them whose tracebacks are shown unasked.
+MOST_TRACED: Final = 2
 #: Lines of its log, the newest.
 MOST_LINES: Final = 100
 #: Things that were done to it, the newest.
@@ -90,6 +93,8 @@ class Detail:
     timeline: Timeline | None
     runs: Sequence[Run]
     hidden_runs: int
+    asked: int | None
+    """The attempt whose traceback was asked for."""
     sections: Sequence[Section]
     lineage: Lineage
     earlier: Sequence[Relative]
@@ -117,15 +122,21 @@ class Detail:
 
 
 def detail_of(
-    call: Call, now: datetime, calls: CallQuerySet, *, shows_payload: bool = False, shows_deeds: bool = False
+    call: Call,
+    now: datetime,
+    calls: CallQuerySet,
+    *,
+    shows_payload: bool = False,
+    shows_deeds: bool = False,
+    attempt: int | None = None,
 ) -> Detail:
     """Return what the page of `call` shows; `calls` are those that may be linked to.
 
     `shows_payload`: also what is kept of what it was given, returned or raised, without what keys hide.
-    `shows_deeds`: also who did what to it.
+    `shows_deeds`: also who did what to it. `attempt`: whose traceback is shown besides those of the newest.
     """
-    attempts = list(Attempt.objects.using(calls.db).filter(call_id=call.pk).order_by("-number")[: MOST_ATTEMPTS + 1])
-    runs = runs_of(call, attempts[:MOST_ATTEMPTS])
+    attempts = _attempts(call, calls.db)
+    runs = runs_of(call, attempts[:MOST_ATTEMPTS], _tracebacks(attempts[:MOST_ATTEMPTS], attempt, calls.db))
     return Detail(
         call=call,
         now=now,
@@ -134,6 +145,7 @@ def detail_of(
         flags=flags_of(call, now),
         timeline=lay_out(spans_of(call, runs, now)),
         runs=runs[::-1],
+        asked=attempt,
         hidden_runs=max(0, call.runs - len(runs)) if len(attempts) > MOST_ATTEMPTS else 0,
         sections=[*_sections(call, now)],
         lineage=lineage_of(call, now, calls),
@@ -142,6 +154,24 @@ def detail_of(
         log=_log(call, calls.db),
         deeds=_deeds(call, now, calls.db) if shows_deeds else (),
     )
+
+
+# --- its attempts
+
+
+def _attempts(call: Call, alias: str) -> list[Attempt]:
+    traced = ExpressionWrapper(Q(traceback__isnull=False), output_field=BooleanField())
+    found = Attempt.objects.using(alias).filter(call_id=call.pk).defer("traceback").annotate(is_traced=traced)
+    return list(found.order_by("-number")[: MOST_ATTEMPTS + 1])
+
+
+def _tracebacks(attempts: Sequence[Any], asked: int | None, alias: str) -> dict[int, str]:
+    traced = [attempt for attempt in attempts if attempt.is_traced]
+    wanted = [attempt.pk for place, attempt in enumerate(traced) if place < MOST_TRACED or attempt.number == asked]
+    if not wanted:
+        return {}
+    found = Attempt.objects.using(alias).filter(pk__in=wanted).order_by().values_list("pk", "traceback")
+    return {key: text or "" for key, text in found}
 
 
 # --- the summary

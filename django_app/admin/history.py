@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -15,9 +16,13 @@ from django_app.admin.tracebacks import of_application
 from django_app.durations import NOTHING, duration
 from django_app.models import STATUS_LABELS, Attempt, Call
 from django_app.timeline import Span
+from lrp_celery.core.text import clean_tail
 from lrp_celery.tracking.record import AttemptOutcome
 from lrp_celery.tracking.status import CallStatus
-from lrp_celery.tracking.store import MAX_ERROR
+
+#: Characters of a traceback, and of an error beside others: many of them make a page.
+MOST_TRACEBACK: Final = 12_000
+MOST_ERROR: Final = 300
 
 OUTCOME_LABELS = {
     AttemptOutcome.RETRIED: gettext_lazy("retried"),
@@ -43,6 +48,8 @@ class Run:
     error_type: str | None = None
     last_error: str | None = None
     traceback: str | None = None
+    is_traced: bool = False
+    """Whether it has a traceback; that of an old one is read only if it is asked for."""
 
     @property
     def kind(self) -> str:
@@ -80,28 +87,34 @@ class Run:
     @property
     def application(self) -> str | None:
         """Its traceback without frames of libraries; None: there is no more to leave out."""
-        return of_application(self.traceback) if self.traceback else None
+        brief = of_application(self.traceback) if self.traceback else None
+        return None if brief is None else clean_tail(brief, MOST_TRACEBACK)
+
+    @property
+    def whole(self) -> str:
+        """Its traceback, as much of its end as a page shows."""
+        return clean_tail(self.traceback or "", MOST_TRACEBACK)
 
     @property
     def error(self) -> str:
         """Its error, on one line."""
-        return error_line(self.error_type, self.last_error, MAX_ERROR)
+        return error_line(self.error_type, self.last_error, MOST_ERROR)
 
 
-def runs_of(call: Call, attempts: Sequence[Attempt]) -> list[Run]:
-    """Return the call's runs by number.
+def runs_of(call: Call, attempts: Sequence[Attempt], tracebacks: Mapping[int, str] | None = None) -> list[Run]:
+    """Return the call's runs by number, with those `tracebacks` that were read, by their attempts' keys.
 
     What the newest run did stands on the row itself; it has an attempt beside it only if it
     did not simply succeed.
     """
-    runs = [_of_attempt(call, attempt) for attempt in attempts]
+    runs = [_of_attempt(call, attempt, tracebacks or {}) for attempt in attempts]
     stands_on_row = call.attempt > 0 and all(attempt.number != call.attempt for attempt in attempts)
     if stands_on_row:
         runs.append(_of_row(call))
     return sorted(runs, key=lambda run: run.number)
 
 
-def _of_attempt(call: Call, attempt: Attempt) -> Run:
+def _of_attempt(call: Call, attempt: Attempt, tracebacks: Mapping[int, str]) -> Run:
     is_present = attempt.run == call.run and call.status == CallStatus.STARTED
     return Run(
         number=attempt.number,
@@ -115,7 +128,8 @@ def _of_attempt(call: Call, attempt: Attempt) -> Run:
         is_unheard=attempt.outcome is None and not is_present,
         error_type=attempt.error_type,
         last_error=attempt.last_error,
-        traceback=attempt.traceback,
+        traceback=tracebacks.get(attempt.pk),
+        is_traced=attempt.pk in tracebacks or getattr(attempt, "is_traced", False),
     )
 
 

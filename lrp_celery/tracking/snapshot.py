@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Final
 
 from lrp_celery.tracking.status import CallStatus
+
+#: So far may a call have come: more cannot be reckoned with.
+_MOST: Final = 1e18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +27,19 @@ class Progress:
 
     @classmethod
     def from_json(cls, text: str | None) -> Progress | None:
-        """Return what `to_json` wrote, None for None."""
-        return None if not text else cls(**json.loads(text))
+        """Return what `to_json` wrote; None for None, and for what anybody else may have written."""
+        try:
+            said = json.loads(text or "null")
+            done, total, words = said["done"], said.get("total"), said.get("text", "")
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return None
+        is_sound = _is_number(done) and (total is None or _is_number(total)) and isinstance(words, str)
+        return cls(done=done, total=total, text=words) if is_sound else None
+
+
+def _is_number(value: object) -> bool:
+    # What is no number at all is never less than one.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,3 +50,14 @@ def test_a_record_becomes_ascii_text_and_back_without_loss() -> None:
     text = encode(RECORD)
     assert text.isascii()
     assert decode_call(text) == RECORD
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[]", "{", "{}", '{"done": "x"}', '{"done": true}', '{"done": 1, "total": NaN}', '{"done": Infinity}'),
+        *("[" * 9999, '{"done": 1, "text": 5}', '{"done": 1' + "0" * 400 + "}"),
+    ],
+)
+def test_what_is_no_progress_is_none(text):
+    assert Progress.from_json(text) is None

@@ -1,0 +1,124 @@
+"""No page breaks, runs anything or grows without bounds, whatever stands in the tables."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from django.contrib.admin.utils import quote
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from django_app.admin.detail import MOST_TRACED
+from django_app.models import ActionLog, Attempt, Call, LogLine, Payload
+from tests.browser.story import Story
+
+LIST = "/admin/lrp_celery/call/"
+WEIGHT = 150_000
+EVIL = "<script>alert(1)</script>\"'>{{ 7 }}{% x %}&amp;\u202e\u0085\U0001f4a5%s%(x)s{0}\\"
+TEXTS = [field.name for field in Call._meta.get_fields() if field.get_internal_type() in {"CharField", "TextField"}]
+
+
+@pytest.fixture
+def story(db):
+    return Story(timezone.now())
+
+
+def pages(call):
+    there = quote(call.pk)
+    yield f"{LIST}{there}/change/"
+    yield f"{LIST}{there}/change/?attempt=3"
+    yield f"{LIST}{there}/tree/"
+    yield LIST
+    yield f"{LIST}?attention=failed"
+    yield f"{LIST}?q={there}"
+    yield "/admin/lrp_celery/actionlog/"
+
+
+def look(client, path, limit=WEIGHT):
+    answer = client.get(path)
+    assert answer.status_code == 200, path
+    markup = answer.content.decode()
+    assert "<script>alert" not in markup, path
+    assert len(answer.content) <= limit, (path, len(answer.content))
+    return markup
+
+
+def hostile(story, **values):
+    texts = dict.fromkeys(
+        (name for name in TEXTS if name not in {"call_id", "task", "status", "reason", "run_outcome"}), EVIL
+    )
+    known = {**texts, "run": EVIL[:60], "stop_reason": "?", "reason": "<b>", "run_outcome": "<i>", **values}
+    status = known.pop("status", "failed")
+    call = story.call(EVIL, status, age=50, **{**known, "call_id": f"{EVIL}/..;?#"})
+    Call.objects.filter(pk=call.pk).update(task=EVIL)
+    ActionLog.objects.create(at=story.now, by=EVIL, deed="abort", call_id=call.pk, reason=EVIL, outcome=EVIL)
+    return call
+
+
+def test_every_text_of_a_call_may_be_anything(admin_client, story):
+    call = hostile(story)
+    story.attempt(call, 1, EVIL[:16], after=0, took=1, last_error=EVIL, error_type=EVIL, traceback=EVIL)
+    LogLine.objects.create(call=call, number=1, at=story.now, text=EVIL)
+    Payload.objects.create(call=call, message=EVIL, result=json.dumps({EVIL: EVIL}), error=EVIL)
+    for path in pages(call):
+        look(admin_client, path)
+
+
+@pytest.mark.parametrize("status", ["submitted", "started", "retrying", "succeeded", "aborted", "discarded", "parked"])
+@pytest.mark.parametrize(
+    "progress", ["", "[]", "{", '{"done": "x"}', '{"done": 1e999, "total": 0}', '{"done": -5, "total": 3}']
+)
+def test_progress_that_is_none_and_texts_in_any_status(admin_client, story, status, progress):
+    call = hostile(story, status=status, progress=progress, owned=True)
+    for path in pages(call):
+        look(admin_client, path)
+
+
+def test_times_may_be_in_any_order_and_far_away(admin_client, story):
+    past, future = story.now - timedelta(days=400_000), story.now + timedelta(days=2_000_000)
+    for number, (first, second) in enumerate([(past, future), (future, past)]):
+        call = story.call("import_places", "succeeded", age=5, call_id=f"odd-{number}", due_at=first, expires_at=second)
+        story.attempt(call, 1, "retried", after=-500, took=-3)
+        times = {"enqueued_at": first, "started_at": second, "terminal_at": first, "updated_at": second}
+        Call.objects.filter(pk=call.pk).update(**times, abort_requested_at=second, deadline_at=first)
+        Call.objects.filter(pk=call.pk, purge_at=None).update(handled_at=future)
+        for path in pages(call):
+            look(admin_client, path)
+
+
+def test_ten_thousand_attempts_with_long_tracebacks_are_a_page_of_bounded_weight(admin_client, story):
+    call = story.call("import_places", "failed", age=90_000, attempt=10_000, runs=10_000, last_error="e" * 2000)
+    frame = '  File "/srv/app.py", line 1, in f\n    g()\n  File "/x/site-packages/a.py", line 1, in g\n    h()\n'
+    traceback = "Traceback (most recent call last):\n" + frame * 200 + "ValueError: no"
+    Attempt.objects.bulk_create(
+        Attempt(call=call, run=f"r{n}", number=n, outcome="retried", last_error="e" * 2000, traceback=traceback)
+        for n in range(1, 10_001)
+    )
+    with CaptureQueriesContext(connection) as captured:
+        markup = look(admin_client, f"{LIST}{call.pk}/change/")
+    assert len(captured) <= 12
+    assert markup.count("<details") == 2 * MOST_TRACED
+    assert "?attempt=9960#lrp-attempt-9960" in markup
+    asked = look(admin_client, f"{LIST}{call.pk}/change/?attempt=9960")
+    assert asked.count("<details") == 2 * (MOST_TRACED + 1)
+    assert asked.count("<details open") == 1
+
+
+@pytest.mark.parametrize("number", ["", "x", "-1", "9" * 400, "\uff11", "1.5", "<b>"])
+def test_whatever_is_asked_for_as_an_attempt_does_no_harm(admin_client, story, number):
+    call = story.call("import_places", "failed", age=5)
+    assert admin_client.get(f"{LIST}{call.pk}/change/", {"attempt": number}).status_code == 200
+
+
+def test_ten_thousand_children_and_calls_whose_task_is_gone(admin_client, story):
+    root = story.call("gone_from_the_code", "succeeded", age=500)
+    row = {"task": "t" * 255, "status": "failed", "enqueued_at": story.now, "updated_at": story.now}
+    row |= {"terminal_at": story.now, "last_error": "e" * 2000, "error_type": "E" * 255, "target_summary": "a" * 1000}
+    Call.objects.bulk_create(
+        Call(call_id=f"child-{number:0190}", root_id=root.pk, parent_id=root.pk, **row) for number in range(10_000)
+    )
+    look(admin_client, f"{LIST}{root.pk}/change/")
+    # So long names and so many rows weigh more, and that is bounded all the same.
+    look(admin_client, LIST, limit=2 * WEIGHT)
+    look(admin_client, f"{LIST}{root.pk}/tree/", limit=12 * WEIGHT)
