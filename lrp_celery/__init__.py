@@ -15,6 +15,7 @@ from lrp_celery.core.errors import (
     ConfigurationError,
     InvalidStatus,
     LrpError,
+    NotAllowed,
     NotDecodable,
     NotEncodable,
     NotRerunnable,
@@ -25,6 +26,7 @@ from lrp_celery.core.errors import (
 from lrp_celery.extension import LrpCelery
 from lrp_celery.procedures.callers import Caller, PollingCaller, Procedure
 from lrp_celery.procedures.context import CurrentCall, current_call
+from lrp_celery.procedures.http import HttpProcedure
 from lrp_celery.procedures.procedure import LongRunningProcedure, procedure
 from lrp_celery.procedures.signal import AbortController, AbortSignal
 from lrp_celery.procedures.state import CallState
@@ -52,10 +54,12 @@ __all__ = [
     "Caller",
     "ConfigurationError",
     "CurrentCall",
+    "HttpProcedure",
     "InvalidStatus",
     "LongRunningProcedure",
     "LrpCelery",
     "LrpError",
+    "NotAllowed",
     "NotDecodable",
     "NotEncodable",
     "NotRerunnable",

@@ -131,6 +131,11 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "Problem": PROBLEM,
 }
 
+#: What every request about a call takes.
+_OF: Final[Mapping[str, Schema]] = {
+    "procedure": {"type": "string", "description": "Take a call of any other procedure for unknown."}
+}
+
 START: Final = Endpoint(
     name="startCall",
     method="POST",
@@ -157,6 +162,7 @@ READ: Final = Endpoint(
         "For its owner, and for whoever has `view_call`; these need `view_payload` to see its result. "
         "Send the ETag as `If-None-Match`, and nothing is sent while nothing changes."
     ),
+    query=_OF,
     answers=(
         Answer(status=200, description="The call.", schema="Call", headers=("ETag",)),
         Answer(status=304, description="It has not changed.", headers=("ETag",)),
@@ -174,12 +180,13 @@ RESULT: Final = Endpoint(
         "`view_payload`."
     ),
     query={
+        **_OF,
         "wait": {
             "type": "number",
             "minimum": 0,
             "default": 0,
             "description": "Seconds; 0 looks once. A server that can hold only few waiting requests may answer sooner.",
-        }
+        },
     },
     answers=(
         Answer(status=200, description="It has settled.", schema="Call"),
@@ -193,6 +200,7 @@ ABORT: Final = Endpoint(
     path="calls/{id}/abort",
     summary="Ask for the end of a call",
     description="For its owner, and for whoever has `abort_call`. Changes nothing if it has settled, or is unknown.",
+    query=_OF,
     body=ABORT_BODY,
     answers=(Answer(status=202, description="If there is such a call, it was asked to end.", schema="Accepted"),),
     problems=(problems.FORBIDDEN,),
@@ -204,11 +212,12 @@ REMOVE: Final = Endpoint(
     summary="Forget a call",
     description="For its owner, and for whoever has `remove_call`. Changes nothing if it is unknown.",
     query={
+        **_OF,
         "when": {
             "type": "string",
             "enum": ["settled"],
             "description": "`settled`: forget a call that is pending as soon as it has settled.",
-        }
+        },
     },
     answers=(
         Answer(status=204, description="There is no such call any more."),

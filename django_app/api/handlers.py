@@ -189,14 +189,14 @@ def _with_result(record: CallRecord, *, reads: bool) -> tuple[CallRecord, Payloa
 
 
 def _seen(asked: Asked) -> CallRecord:
-    record = _look(asked.path["id"])
+    record = _look(asked.path["id"], asked.query.get("procedure"))
     if record is None or not asked.visitor.sees(record):
         raise no_call()
     return record
 
 
-def _look(call_id: str) -> CallRecord | None:
-    """Return a procedure's call; what is only observed is not for callers."""
+def _look(call_id: str, procedure: str | None) -> CallRecord | None:
+    """Return a call of this procedure, or of any; what is only observed is not for callers."""
     if not is_usable_id(call_id):
         return None
     store = runtime_of(get_current_app()).callers
@@ -205,7 +205,9 @@ def _look(call_id: str) -> CallRecord | None:
         # A timeout must not need a worker: whoever looks settles what is overdue.
         store.attend(call_id)
         record = store.look(call_id)
-    return record if record is not None and record.owned else None
+    if record is None or not record.owned or procedure not in {None, record.task}:
+        return None
+    return record
 
 
 def _is_overdue(record: CallRecord) -> bool:
@@ -247,7 +249,7 @@ def _forget(asked: Asked, record: CallRecord, *, when_settled: bool) -> None:
 
 def _mine(asked: Asked, right: str) -> CallRecord | None:
     """Return the call if the visitor may do this to it; None: it is unknown, or is to look so."""
-    record = _look(asked.path["id"])
+    record = _look(asked.path["id"], asked.query.get("procedure"))
     if record is None or asked.visitor.owns(record) or asked.visitor.may(right):
         return record
     if asked.visitor.sees(record):

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from django_app.api.schemas import Schema
 from lrp_celery.core import codec
-from lrp_celery.core.errors import NotDecodable
+from lrp_celery.core.errors import CallRejected, NotDecodable
+from lrp_celery.procedures import failures
 from lrp_celery.procedures.failures import StoredError
 from lrp_celery.procedures.state import CallState
 from lrp_celery.tracking.callstore import Payload
@@ -125,7 +126,10 @@ ERROR: Final[Schema] = {
     "type": "object",
     "properties": {
         "type": {**_TEXT_OR_NULL, "description": "The dotted name of the exception; builtins by their bare name."},
-        "message": _TEXT,
+        "message": {
+            **_TEXT_OR_NULL,
+            "description": "What it said, or whoever ended the call; null: nothing more is known.",
+        },
         "args": {
             "type": "array",
             "items": {},
@@ -163,18 +167,20 @@ def etag_of(record: CallRecord, *, with_payload: bool) -> str:
 
 
 def _error(record: CallRecord, kept: str | None) -> dict[str, Any]:
-    if record.status is CallStatus.ABORTED:
-        return {"type": None, "message": record.abort_reason or "The call was aborted."}
-    stored = _readable(kept) or StoredError(type=record.error_type, message=record.last_error)
-    message = stored.message or f"The call ended without a result ({record.reason or record.status.value})."
-    error: dict[str, Any] = {"type": stored.type, "message": message}
-    if stored.args is not None:
-        error["args"] = list(stored.args)
+    raised = failures.of_record(record, kept)
+    # One that could be raised again as itself brings along what is told of it.
+    told = raised if isinstance(raised, CallRejected) else getattr(raised, "__cause__", None)
+    assert isinstance(told, CallRejected)  # noqa: S101 - it has not succeeded
+    error: dict[str, Any] = {"type": told.type, "message": told.message}
+    args = None if kept is None else _args(kept)
+    if args is not None:
+        error["args"] = list(args)
     return error
 
 
-def _readable(kept: str | None) -> StoredError | None:
+def _args(kept: str) -> tuple[Any, ...] | None:
     try:
-        return StoredError.from_json(kept)
+        stored = StoredError.from_json(kept)
     except NotDecodable:
         return None
+    return None if stored is None else stored.args

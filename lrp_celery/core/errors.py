@@ -14,6 +14,7 @@
     ├── NotRerunnable
     ├── CalledInTask         (also a RuntimeError)
     ├── PublishFailed
+    ├── NotAllowed           (also a PermissionError)
     ├── NotEncodable         (also a TypeError)
     ├── NotDecodable         (also a ValueError)
     ├── ConfigurationError   (also a TypeError)
@@ -155,6 +156,10 @@ class PublishFailed(_CallError):
         """Those whose messages may have gone out: the connection broke before the broker said so."""
         self.unpublished = tuple(unpublished)
         """Those whose messages did not go out."""
+
+
+class NotAllowed(LrpError, PermissionError):
+    """The service does not know who asks, or does not let them do this."""
 
 
 class NotEncodable(LrpError, TypeError):

@@ -35,6 +35,8 @@ GROUNDS = {
     "postgres+redis": {"postgres", "redis"},
     "postgres+rabbitmq": {"postgres", "rabbitmq", "redis"},
 }
+#: The servers over which callers must pass their rows.
+SERVERS = {"runserver": {"redis"}, "gunicorn": {"redis"}, "uvicorn": {"redis", "postgres"}}
 PROPERTY = "conformance"
 
 
@@ -91,6 +93,7 @@ ACCOUNTS = {
     for account in (
         Account("rows passed", "store_name", r"test_(trk|lrp)_(\d\d)_", STORES),
         Account("procedure rows passed", "ground_name", r"test_(lrp)_(\d\d)_", GROUNDS),
+        Account("caller rows passed over HTTP", "server_name", r"test_(lrp)_(\d\d)_", SERVERS),
         Account("faults of the original kept out", "ground_name", r"test_(fault)_(\d)_", GROUNDS),
     )
 }

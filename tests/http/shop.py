@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 from celery import Celery
 
+from django_app.models import Call
 from django_app.stores import DjangoTrackingStore
 from lrp_celery import procedure
 from lrp_celery.core import codec
+from lrp_celery.core.text import dotted_name
 from lrp_celery.procedures.failures import StoredError
 from lrp_celery.tracking.owned import Delivery, Settlement, Terms
 from lrp_celery.tracking.record import Turn
@@ -35,6 +37,8 @@ def plain() -> None:
 
 
 app.finalize()
+
+__all__ = ["Call", "DjangoTrackingStore"]
 
 REPORTS = "/lrp/procedures/http.report/calls"
 JSON = "application/json"
@@ -83,6 +87,10 @@ def user(name, *rights, **more):
     return {"Authorization": f"Bearer {name}"}
 
 
+class Odd(Exception):
+    """Neither builtin nor among the `throws` of a task."""
+
+
 # --- what workers say
 
 
@@ -106,8 +114,8 @@ def ended(call_id, status=CallStatus.SUCCEEDED, *, result=None, error=None, task
     facts = ErrorFacts()
     kept = None
     if error is not None:
-        kept = StoredError(type=type(error).__name__, message=str(error), args=error.args).to_json()
-        facts = ErrorFacts(type=type(error).__name__, message=str(error))
+        facts = ErrorFacts(type=dotted_name(type(error)), message=str(error), traceback="line 1, in the worker")
+        kept = StoredError(type=facts.type, message=facts.message, args=error.args, traceback=facts.traceback).to_json()
     settlement = Settlement(outcome=Outcome(status=status, error=facts), result=codec.dumps(result), error=kept)
     assert DjangoTrackingStore().settle(call_id, f"run-{call_id}", settlement) is not None
     return call_id

@@ -1,0 +1,206 @@
+"""Requests and answers, sent and awaited by threads or by an event loop.
+
+What is asked is written once, as a generator that yields each `Request` and `Pause` and is
+sent each `Answer`; one of the two drivers runs it. Every request of ours may be sent twice:
+a call has its id before it is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar
+
+from lrp_celery.core.errors import ConfigurationError, StoreUnavailable
+
+T = TypeVar("T")
+Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
+
+#: What says that somebody between us and the procedure, or its database, may be there later.
+_LATER: Final = frozenset({429, 502, 503, 504})
+#: Seconds before a request is repeated: at first, and at most.
+_SHORTEST: Final = 0.1
+_LONGEST: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Something to ask; `path` is relative to the base, and quoted."""
+
+    method: str
+    path: str
+    query: Mapping[str, str | float] | None = None
+    body: Mapping[str, Any] | None = None
+    wait: float = 0.0
+    """Seconds for which the server is asked to wait before it answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing is asked for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came; `status` None: nothing did, and `said` is why."""
+
+    status: int | None
+    said: bytes = b""
+    media_type: str = ""
+    retry_after: float | None = None
+
+    @property
+    def is_for_later(self) -> bool:
+        """Whether the same request may be answered another way soon."""
+        return self.status is None or self.status in _LATER
+
+
+Step: TypeAlias = Request | Pause
+Talk: TypeAlias = Generator[Step, Answer | None, T]
+
+
+def insist(request: Request, patience: float) -> Talk[Answer]:
+    """Ask until there is an answer; for `patience` seconds, then `StoreUnavailable`."""
+    end, pause = time.monotonic() + patience, _SHORTEST
+    while True:
+        answer = yield request
+        assert answer is not None  # noqa: S101 - a request is answered, whatever befalls it
+        if not answer.is_for_later:
+            return answer
+        if time.monotonic() + pause > end:
+            why = f"status {answer.status}" if answer.status else answer.said.decode()
+            raise StoreUnavailable(
+                f"{request.method} {request.path} has no answer for {patience:g} s: {why}. It may have been heard; "
+                "asking again, with the same call_id, does no harm."
+            )
+        yield Pause(max(pause, min(answer.retry_after or 0.0, _LONGEST)))
+        pause = min(2 * pause, _LONGEST)
+
+
+class Wire:
+    """The connections to one service. Safe for threads, event loops and forks."""
+
+    def __init__(self, base_url: str, headers: Headers | None, timeout: float) -> None:
+        self._httpx = _httpx()
+        self._base = f"{base_url.rstrip('/')}/"
+        self._headers = headers or {}
+        self._timeout = timeout
+        self._client: Any = None
+        self._async_client: Any = None
+        self._pid = os.getpid()
+
+    def run(self, talk: Talk[T]) -> T:
+        """Do what a talk asks for, in this thread."""
+        answer: Answer | None = None
+        try:
+            while True:
+                step = talk.send(answer)
+                answer = None
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                else:
+                    answer = self._ask(step)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    async def arun(self, talk: Talk[T]) -> T:
+        """Do what a talk asks for, in the event loop."""
+        async with self._lent() as client:
+            answer: Answer | None = None
+            try:
+                while True:
+                    step = talk.send(answer)
+                    answer = None
+                    if isinstance(step, Pause):
+                        await asyncio.sleep(step.seconds)
+                    else:
+                        answer = await self._aask(client, step)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+
+    def close(self) -> None:
+        """Close idle connections; later requests open new ones."""
+        client, self._client = self._client, None
+        if client is not None and self._pid == os.getpid():
+            client.close()
+
+    async def aopen(self) -> None:
+        """Keep connections between requests from this event loop, until `aclose`."""
+        self._async_client = self._httpx.AsyncClient()
+
+    async def aclose(self) -> None:
+        """Close the connections of the event loop."""
+        client, self._async_client = self._async_client, None
+        if client is not None:
+            await client.aclose()
+
+    def _ask(self, request: Request) -> Answer:
+        try:
+            return _read(self._mine().request(**self._arguments(request)))
+        except self._httpx.TransportError as error:
+            return _nothing(error)
+
+    async def _aask(self, client: Any, request: Request) -> Answer:
+        try:
+            return _read(await client.request(**self._arguments(request)))
+        except self._httpx.TransportError as error:
+            return _nothing(error)
+
+    def _mine(self) -> Any:
+        if self._client is None or self._pid != os.getpid():
+            # What a forked child shares with its parent are sockets on which both would speak.
+            self._client, self._pid = self._httpx.Client(), os.getpid()
+        return self._client
+
+    def _lent(self) -> AbstractAsyncContextManager[Any]:
+        """Return the client of this event loop, or one for a single talk: nobody would close it afterwards."""
+        if self._async_client is not None:
+            return nullcontext(self._async_client)
+        client: AbstractAsyncContextManager[Any] = self._httpx.AsyncClient()
+        return client
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        headers = self._headers() if callable(self._headers) else self._headers
+        return {
+            "method": request.method,
+            "url": self._base + request.path,
+            "params": request.query,
+            "json": request.body,
+            "headers": {"Accept": "application/json, application/problem+json", **headers},
+            "timeout": self._httpx.Timeout(self._timeout, read=self._timeout + request.wait),
+        }
+
+
+def _read(response: Any) -> Answer:
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
+    return Answer(response.status_code, response.content, kind, _seconds(response.headers.get("Retry-After", "")))
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        # An instant in words: rather sooner than by two clocks that may differ.
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _nothing(error: Exception) -> Answer:
+    return Answer(None, f"{type(error).__name__}: {error}".encode())
+
+
+def _httpx() -> Any:
+    try:
+        import httpx
+    except ImportError:
+        raise ConfigurationError("HttpProcedure needs httpx: pip install 'lrp_celery[http]'.") from None
+    return httpx
