@@ -104,6 +104,12 @@ def _answer(answer: Answer) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description or HTTPStatus(answer.status).phrase}
     if answer.headers:
         described["headers"] = {name: _ref("headers", name) for name in answer.headers}
+    if answer.schema == "Started":
+        described["links"] = {
+            endpoint.name: {"operationId": endpoint.name, "parameters": {"id": "$response.body#/id"}}
+            for endpoint in ENDPOINTS
+            if "{id}" in endpoint.path
+        }
     if answer.schema is not None:
         described["content"] = {"application/json": {"schema": _ref("schemas", answer.schema)}}
     return described
