@@ -401,7 +401,8 @@ def procedure(target: Any = None, **options: Any) -> Any:
 
 
 def _decorate(target: Any, options: ProcedureOptions) -> LongRunningProcedure[Any, Any]:
-    if isinstance(target, LongRunningProcedure):
+    # `isinstance` would ask a proxy what it stands for, and so make Celery's default app before the project makes its own.
+    if issubclass(type(target), LongRunningProcedure):
         raise ConfigurationError(f"{target!r} is decorated by @procedure twice; once is enough.")
     if not behind.is_task(target):
         if not callable(target):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -79,6 +81,35 @@ def test_a_task_that_apps_share_is_one_procedure():
 
     for each in (app, Celery("takes part", set_as_current=False)):
         assert each.tasks["tests.apps.shared"].lrp_procedure is shared
+
+
+DECORATED = """
+from celery import Celery, _state, shared_task
+from lrp_celery import procedure
+
+@procedure
+@shared_task
+def first(): pass
+
+@procedure(timeout=5)
+@shared_task(bind=True)
+def second(self): pass
+
+@procedure
+def third(): pass
+
+repr([first.using(queue="slow"), second, third])
+assert _state.default_app is None, _state.default_app
+app = Celery("projects", set_as_current=False)
+app.set_default()
+app.finalize()
+assert {first.task.app, second.task.app, third.task.app} == {app}
+"""
+
+
+def test_decorating_and_using_does_not_make_celerys_default_app():
+    # It would be the one of every thread but the first, with a broker that nobody has named.
+    subprocess.run([sys.executable, "-c", DECORATED], check=True, cwd=Path(__file__).parents[2], timeout=60)
 
 
 def test_an_app_that_was_typed_and_is_in_no_file_keeps_its_worker_looking_after_its_calls(make, monkeypatch, caplog):
