@@ -247,7 +247,7 @@ def test_rule_07_a_worker_that_was_frozen_past_its_lease_cannot_settle_what_anot
     call_id = new_id()
     hostile.trap(room.folder, call_id, "body", "hold")
     hostile.again.using(call_id=call_id).call(5)
-    room.until_running(call_id)
+    until_held(room, {"body": [call_id]})
     os.killpg(first.pid, signal.SIGSTOP)
     try:
         second = room.worker(name="w2", tracking=QUICK)
@@ -271,7 +271,7 @@ def test_rules_07_and_09_pool_processes_that_are_frozen_past_their_leases_lose_t
     for task, call_id in ((hostile.once, once), (hostile.again, again)):
         hostile.trap(room.folder, call_id, "body", "hold")
         task.using(call_id=call_id).call(5)
-        room.until_running(call_id)
+    until_held(room, {"body": [once, again]})
     frozen = [room.last_pid(call_id) for call_id in (once, again)]
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
