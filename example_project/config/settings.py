@@ -97,4 +97,6 @@ LRP_CELERY = {
         "*:parked": None,
         "places.tasks.watch_inbox": timedelta(hours=1),
     },
+    # Other services call procedures under /lrp/, with a token.
+    "HTTP_AUTHENTICATE": "places.tokens.user_of",
 }

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 
+from places.tokens import make_token
+
 from .broker import Broker, choose_broker
 from .children import Child, spawn
 from .console import say
@@ -151,6 +153,8 @@ class Supervisor:
         say(f"admin   http://{HOST}:{port}/admin/")
         say("login   admin, password admin (for this demo only)")
         say(f"try     put a CSV file of places into {self._run.var / 'inbox'}")
+        say("http    another service orders a report, from the root of the repository:")
+        say(f"        {sys.executable} example_service/press.py http://{HOST}:{port}/lrp {make_token('admin')}")
         say("stop    the demo stops by itself" if self._options.once else "stop    Ctrl-C")
 
     def _finish(self, name: str, command: list[str], *, is_shown: bool = False) -> None:

@@ -50,7 +50,7 @@ def import_places(path: str) -> int:
     return record.pk
 
 
-@procedure(timeout=timedelta(minutes=10))
+@procedure(timeout=timedelta(minutes=10), permission="places.add_report")
 @shared_task
 def build_report(signal: AbortSignal, import_id: int, pause: float = 0.0) -> int:
     """Write a report on the atlas after an import, continent by continent, and return the number of the report.

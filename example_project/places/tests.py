@@ -5,14 +5,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 from xml.etree import ElementTree as ET
 
 from celery import current_app, states
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.management import call_command
 from django.test import TestCase, override_settings
 from django.urls import reverse
 
@@ -22,6 +25,7 @@ from . import tasks
 from .mirrors import MirrorBusy, download
 from .models import Country, Import, Place, Report
 from .readers import MalformedFile, read_places
+from .tokens import make_token
 
 DATA = Path(__file__).parent / "data"
 
@@ -262,3 +266,28 @@ def _mirror(answers: list[int]) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/countries.csv"
         server.shutdown()
+
+
+class TokenTests(TestCase):
+    """Other services order reports over HTTP."""
+
+    def test_a_token_orders_a_report(self) -> None:
+        """The user of the token may, and owns the call."""
+        printed = StringIO()
+        call_command("make_token", "press", stdout=printed, stderr=StringIO())
+        answer = self._order(printed.getvalue().strip())
+        self.assertEqual(answer.status_code, 202)
+        call = tasks.build_report.get_call(answer.json()["id"])
+        self.assertEqual(call and call.owner, "press")
+
+    def test_a_token_that_was_tampered_with_orders_nothing(self) -> None:
+        """Neither does one of somebody who is gone."""
+        get_user_model().objects.create_user("press")
+        for token in (make_token("press")[:-1], make_token("gone"), ""):
+            self.assertEqual(self._order(token).status_code, 401)
+        self.assertEqual(self._order(make_token("press")).status_code, 403)
+
+    def _order(self, token: str) -> Any:
+        path = reverse("lrp_celery:calls", args=["places.tasks.build_report"])
+        headers = {"Authorization": f"Bearer {token}"}
+        return self.client.post(path, {"args": [1]}, content_type="application/json", headers=headers)

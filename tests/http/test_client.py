@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any, assert_type
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from lrp_celery import (
     CallAborted,
     CallDiscarded,
     CalledInTask,
+    Caller,
     CallFailed,
     CallIdConflict,
     CallNotFound,
@@ -31,6 +33,7 @@ from lrp_celery import (
     LrpError,
     NotAllowed,
     NotEncodable,
+    PollingCaller,
     ResultTimeout,
     StoreError,
     calls,
@@ -92,6 +95,14 @@ def told(status="succeeded", **more):
     done = CallStatus(status).is_terminal
     call = {"id": "x", "procedure": "http.report", "state": "settled" if done else "pending", "status": status}
     return httpx.Response(200 if done else 202, json={**call, "done": done, "abort": None, "reason": None, **more})
+
+
+def typed_by_what_it_returns() -> None:
+    """Read by mypy, never run."""
+    assert_type(Caller(HttpProcedure(BASE, "x", returns=int)).call(1), int)
+    assert_type(HttpProcedure(BASE, "x", returns=dict[str, date]).get_result("x"), dict[str, date])
+    assert_type(PollingCaller(HttpProcedure(BASE, "x"), polling_interval=1).call(1), Any)
+    assert_type(HttpProcedure(BASE, "x", returns=int | None).using(timeout=1).get_result("x"), Any)
 
 
 # --- against the API

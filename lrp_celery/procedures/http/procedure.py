@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final, Generic, Self, TypeVar, cast
+from typing import Any, Final, Generic, Self, TypeVar, cast, overload
 from urllib.parse import quote
 
 from celery import _state
@@ -54,6 +54,32 @@ class HttpProcedure(Generic[R]):
     `async with` keeps them between requests.
     """
 
+    # A class says what its result is.
+    @overload
+    def __init__(
+        self,
+        base_url: str,
+        name: str,
+        headers: Headers | None = ...,
+        *,
+        returns: type[R],
+        raises: Sequence[type[BaseException]] = ...,
+        request_timeout: timedelta | float = ...,
+        patience: timedelta | float = ...,
+    ) -> None: ...
+    # Any other annotation, and none, leaves that open.
+    @overload
+    def __init__(
+        self: HttpProcedure[Any],
+        base_url: str,
+        name: str,
+        headers: Headers | None = ...,
+        *,
+        returns: Any = ...,
+        raises: Sequence[type[BaseException]] = ...,
+        request_timeout: timedelta | float = ...,
+        patience: timedelta | float = ...,
+    ) -> None: ...
     def __init__(
         self,
         base_url: str,
