@@ -42,10 +42,12 @@ TEMPLATES = [
 ]
 ROOT_URLCONF = "benchmarks.urls"
 STATIC_URL = "static/"
-ALLOWED_HOSTS = ["testserver"]
+ALLOWED_HOSTS = ["testserver", "127.0.0.1"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 LRP_CELERY = dict(_variant.lrp_celery)
+if _variant.is_ours:
+    LRP_CELERY["HTTP_AUTHENTICATE"] = "benchmarks.polled.user_of"
 if LRP_CELERY.get("RECORDER") == "spool" and "BENCH_SPOOL" in os.environ:
     LRP_CELERY["SPOOL_DIR"] = os.environ["BENCH_SPOOL"]
 # What is measured is not kept.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from asgiref.sync import markcoroutinefunction
 from django.db import connections
@@ -19,6 +21,11 @@ from django_app.api.visitors import admit, by_token, refuse_forged
 from django_app.conf import options
 from django_app.wiring import current_runtime
 from lrp_celery.core.errors import StoreError
+from lrp_celery.procedures.results import Apart
+
+#: Requests that an event loop has answered at once: each needs a thread and a connection to the database meanwhile,
+#: and those who wait may all come back in the same moment.
+AT_ONCE: Final = 16
 
 Handler = Callable[[Asked], HttpResponse | Later]
 
@@ -39,9 +46,11 @@ class _Path:
     async def __call__(self, request: HttpRequest, **path: str) -> HttpResponse:
         try:
             endpoint, handle = self._chosen(request.method or "")
-            user = await by_token(request)
-            answer = await current_runtime().apart(partial(_answer, request, user, endpoint, handle, path))
-            return await _later(answer) if isinstance(answer, Later) else answer
+            async with _few_at_once():
+                user = await by_token(request)
+                answer = await current_runtime().apart(partial(_answer, request, user, endpoint, handle, path))
+                looks = await waits.lookers() if isinstance(answer, Later) else None
+            return await _later(answer, looks) if isinstance(answer, Later) else answer
         except Problem as problem:
             return problem.response()
         except StoreError:
@@ -73,11 +82,18 @@ def _answer(
     return handle(Asked(request=request, visitor=visitor, path=path, query=query, body=body))
 
 
-async def _later(later: Later) -> HttpResponse:
-    news = await waits.news_of(later.record, later.seconds)
+async def _later(later: Later, looks: Apart | None) -> HttpResponse:
+    news = await waits.news_of(later.record, later.seconds, looks)
     if news is None:
         raise no_call()
     return handlers.settled(*news)
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+def _few_at_once() -> asyncio.Semaphore:
+    return _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(AT_ONCE))
 
 
 _DOCUMENT: Final = Endpoint(

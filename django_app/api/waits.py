@@ -33,11 +33,18 @@ HELD: Final = 8
 _held: Final = threading.BoundedSemaphore(HELD)
 
 
-async def news_of(record: CallRecord, seconds: float) -> News | None:
+async def lookers() -> Apart | None:
+    """Give back this request's thread, and return what looks for it instead; None: it keeps its thread."""
+    if not await _leave_thread():
+        return None
+    loop, pool = asyncio.get_running_loop(), _pool(os.getpid())
+    return lambda work: loop.run_in_executor(pool, in_this_app(work))
+
+
+async def news_of(record: CallRecord, seconds: float, looks: Apart | None) -> News | None:
     """Return how the call stands once there is news of it, or after so many seconds; None: it is gone."""
-    if await _leave_thread():
-        loop, pool = asyncio.get_running_loop(), _pool(os.getpid())
-        return await _wait(record, seconds, lambda work: loop.run_in_executor(pool, in_this_app(work)))
+    if looks is not None:
+        return await _wait(record, seconds, looks)
     apart = current_runtime().apart
     if not _held.acquire(blocking=False):
         return await _look(record, apart)

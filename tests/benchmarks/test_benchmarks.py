@@ -149,6 +149,18 @@ def test_how_soon_a_row_shows_an_end_is_measured(servers):
 
 
 @pytest.mark.services
+@pytest.mark.integration
+@pytest.mark.slow
+def test_long_polls_are_measured_beside_a_local_waiter_while_others_wait(servers):
+    pytest.importorskip("uvicorn")
+    shown = run("polls", "--waiting", "5", "--calls", "2", "--rounds", "2", environment=servers)
+    assert "With 5 waiting: " in shown
+    memory = shown.splitlines()[-1].partition(": ")[2].partition(" MB")[0].split(", ")
+    assert len(memory) == 3
+    assert all(10 < float(each) < 1000 for each in memory)
+
+
+@pytest.mark.services
 @pytest.mark.slow
 def test_the_admin_is_measured_on_rows_that_look_real(servers):
     shown = run("admin", "--rows", "3000", "--repeat", "1", environment=servers)

@@ -12,7 +12,7 @@ from django.core.asgi import get_asgi_application
 from django.db import connections
 from django.test import AsyncClient, Client
 
-from django_app.api import waits
+from django_app.api import views, waits
 from lrp_celery.procedures import results
 from tests.conformance.item_store import until
 from tests.http import shop
@@ -128,6 +128,34 @@ def test_under_asgi_those_who_wait_hold_neither_threads_nor_connections(ada, wai
 
     answers = asyncio.run(scenario())
     assert [answer.json()["result"] for answer in answers] == ["done"] * many
+
+
+def test_many_who_come_at_once_are_answered_by_a_few_threads_in_turn(ada, monkeypatch):
+    call_id = report.using(owner="ada").call("2026-10")
+    inside, most, may_go = [], [], threading.Event()
+    answer = views._answer
+
+    def slow(*args):
+        inside.append(None)
+        most.append(len(inside))
+        assert may_go.wait(30)
+        try:
+            return answer(*args)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(views, "_answer", slow)
+
+    async def scenario():
+        async with over_asgi() as client:
+            reads = asyncio.gather(*[client.get(of(call_id), headers=ada) for _ in range(3 * views.AT_ONCE)])
+            await come(lambda: len(inside) >= views.AT_ONCE)
+            await asyncio.sleep(0.1)
+            may_go.set()
+            return await reads
+
+    assert {answer.status_code for answer in asyncio.run(scenario())} == {200}
+    assert max(most) == views.AT_ONCE
 
 
 def test_a_client_that_goes_away_is_waited_for_no_longer(ada, waiting):
