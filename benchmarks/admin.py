@@ -3,8 +3,8 @@
     python -m benchmarks.admin [--rows 5000000] [--repeat 5] [--plans]
 
 Every page is fetched by the test client from the real admin: the list, each value of each filter, filters
-together, the search for what there is and what there is not, the last page one can turn to, and the page of one
-call; and the figures of `lrp_stats`. Shown are how many queries each makes and the milliseconds for which the
+together, the search for what there is and what there is not, the last page one can turn to, the page of one
+call, the dashboard; and the figures of `lrp_stats`. Shown are how many queries each makes and the milliseconds for which the
 server's process was on the CPU for them, with everything in memory: the least of several, for what others do on
 the machine only adds. A query may take 10 ms; `--plans` explains those that take longer. Uses the rows of
 `BENCH_PG` where `fill` has made them, else makes them on a private server first.
@@ -24,6 +24,7 @@ from benchmarks.servers import grounds
 from benchmarks.tables import markdown, short
 
 LIST = "/admin/lrp_celery/call/"
+DASHBOARD = "/admin/lrp_celery/hourlyrollup/"
 #: Milliseconds that one query may take.
 BAR = 10.0
 
@@ -79,6 +80,8 @@ def pages() -> Iterator[tuple[str, str]]:
 
     tasks = _tasks()
     yield "the list", LIST
+    for over in ("24h", "7d"):
+        yield f"the dashboard, {over}", f"{DASHBOARD}?over={over}"
     yield from _filters(tasks)
     for task in tasks.values():
         for also in ({"status": "failed"}, {"status": "submitted"}, {"attention": "any"}, {"enqueued": "1h"}):

@@ -3,7 +3,7 @@
 Calls of forty tasks, some frequent and most rare, evenly over the last thirty days, with UUID v7 ids in the
 order of time: nearly all succeeded; some failed, parked, aborted or discarded, with their attempts; some are
 procedures' with a payload; some are children of others; the newest are open, and a few old ones have been
-silent ever since. The database is `BENCH_PG`'s; without it a private server is started, which stays until
+silent ever since. All that ended are in the hourly counts. The database is `BENCH_PG`'s; without it a private server is started, which stays until
 Ctrl-C, so that others can measure on it meanwhile.
 """
 
@@ -81,6 +81,7 @@ KNOWN = {
     "owned": "dice % 20 = 3",
     "acks_late": "dice % 20 = 3",
     "version": "2",
+    "counted_at": "CASE WHEN NOT is_open THEN at + interval '3 ms' * dice END",
 }
 #: Every tenth call is a child of the one before it.
 CHILDREN = """
@@ -96,6 +97,28 @@ SELECT call_id, call_id || ':' || number, number, number - 1, 0, worker, pid, fa
        CASE WHEN number < runs OR status = 'retrying' THEN 'retried' ELSE status END, error_type, last_error,
        repeat('  File "/srv/shop/tasks.py", line 17, in send\n    answer = client.get(url)\n', 12)
 FROM lrp_celery_call, generate_series(1, runs) AS number WHERE runs > 0
+"""
+#: The hourly counts of these calls, as `django_app.stores.counting` has them, but with keys of their own.
+ROLLUPS = """
+WITH ended AS (
+    SELECT date_trunc('hour', terminal_at) AS hour, task, status, COALESCE(error_type, '') AS error_type,
+           started_at - enqueued_at AS wait, terminal_at - started_at AS run
+    FROM lrp_celery_call WHERE terminal_at IS NOT NULL
+), sized AS (
+    SELECT hour, task, status, error_type, kind,
+           CASE WHEN length < 0.0001 THEN 0 ELSE floor(log(2, (length * 10000)::numeric) * 4)::int + 1 END AS size, count(*) AS calls
+    FROM ended, LATERAL (VALUES ('w', extract(epoch FROM wait)), ('r', extract(epoch FROM run)), ('c', 1)) AS told (kind, length)
+    WHERE length IS NOT NULL GROUP BY 1, 2, 3, 4, 5, 6
+), together AS (
+    SELECT hour, task, status, error_type, sum(calls) FILTER (WHERE kind = 'c') AS calls,
+           json_object_agg(size::text, calls) FILTER (WHERE kind = 'w') AS waits,
+           json_object_agg(size::text, calls) FILTER (WHERE kind = 'r') AS runs
+    FROM sized GROUP BY 1, 2, 3, 4
+)
+INSERT INTO lrp_celery_hourlyrollup (key, hour, task, status, error_type, calls, waits, runs)
+SELECT md5(hour::text || task || status || error_type), hour, task, status, error_type, calls,
+       COALESCE(waits::text, ''), COALESCE(runs::text, '')
+FROM together
 """
 PAYLOADS = """
 INSERT INTO lrp_celery_payload (call_id, message, result)
@@ -124,7 +147,7 @@ def fill(url: str, rows: int) -> None:
         with connection.schema_editor() as editor:
             for index in indexes:
                 editor.add_index(Call, index)
-        for also in (CHILDREN, ATTEMPTS, PAYLOADS):
+        for also in (CHILDREN, ATTEMPTS, PAYLOADS, ROLLUPS):
             server.execute(also)
         server.execute("VACUUM ANALYZE")
     print("attempts, payloads and indexes are there, too", flush=True)

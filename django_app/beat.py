@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
-from celery.schedules import crontab
+from celery import Celery
+from celery.schedules import crontab, maybe_schedule
 
 
 def beat_schedule() -> dict[str, dict[str, Any]]:
@@ -27,3 +29,21 @@ def beat_schedule() -> dict[str, dict[str, Any]]:
             "options": {"expires": 300},
         },
     }
+
+
+def until_next(app: Celery, task: str) -> timedelta | None:
+    """Return how long it is until beat's schedule has a task run next; None: it has no entry for it.
+
+    Of an entry that says how often, not when: at most so long.
+    """
+    schedules: list[Any] = [
+        maybe_schedule(entry["schedule"], app=app)
+        for entry in (app.conf.beat_schedule or {}).values()
+        if isinstance(entry, dict) and entry.get("task") == task
+    ]
+    return min((schedule.remaining_estimate(schedule.now()) for schedule in schedules), default=None)
+
+
+def is_in_database(app: Celery) -> bool:
+    """Whether beat's schedule is kept in a database, of which the settings know nothing."""
+    return "DatabaseScheduler" in str(app.conf.beat_scheduler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,11 +16,14 @@ from django.core.checks import Warning as Caution
 from django.core.checks import register as register_check
 from django.utils.module_loading import import_string
 
+from django_app.beat import is_in_database
 from django_app.conf import SETTING, options, read
 from lrp_celery.core.errors import ConfigurationError
 from lrp_celery.tracking.redelivery import visibility_timeout
 
 _PURGE: Final = "lrp_celery.purge"
+#: How far the dashboard looks back.
+LONGEST: Final = timedelta(days=7)
 
 
 def register() -> None:
@@ -30,6 +34,7 @@ def register() -> None:
         check_authentication,
         check_spool,
         check_payload,
+        check_rollup,
         check_celery,
     ):
         register_check(check, Tags.compatibility)
@@ -107,6 +112,20 @@ def check_payload(**_: Any) -> list[CheckMessage]:
     ]
 
 
+def check_rollup(**_: Any) -> list[CheckMessage]:
+    """W009: the dashboard will show stretches of time whose counts are gone."""
+    keep = None if check_settings() else options().ROLLUP_RETENTION
+    if keep is None or keep >= LONGEST:
+        return []
+    return [
+        Caution(
+            f"{SETTING}['ROLLUP_RETENTION'] is shorter than the {LONGEST.days} days that the admin's dashboard looks back.",
+            hint="Hourly counts take little room: leave it at 90 days, or set None to keep them for ever.",
+            id=_id("W009"),
+        )
+    ]
+
+
 def check_celery(**_: Any) -> list[CheckMessage]:
     """W001 to W006: what Celery's configuration makes of tracking."""
     app = get_current_app()
@@ -116,9 +135,8 @@ def check_celery(**_: Any) -> list[CheckMessage]:
 
 
 def _purge_is_scheduled(app: Celery) -> Iterator[CheckMessage]:
-    in_database = "DatabaseScheduler" in str(app.conf.beat_scheduler)
     scheduled = any(_task_of(entry) == _PURGE for entry in (app.conf.beat_schedule or {}).values())
-    if not scheduled and not in_database and any(options().RETENTION.values()):
+    if not scheduled and not is_in_database(app) and any(options().RETENTION.values()):
         yield Caution(
             "Nothing deletes old calls: beat has no entry for the task lrp_celery.purge.",
             hint="Merge django_app.beat.beat_schedule() into beat_schedule, or run manage.py lrp_purge from cron.",

@@ -39,6 +39,8 @@ class Options:
     """Bytes that each process may have waiting in its spool."""
     RETENTION: Mapping[str, timedelta | None] = field(default_factory=lambda: DEFAULT_RETENTION)
     """How long ended calls are kept, by `task pattern` or `task pattern:status`; None keeps for ever."""
+    ROLLUP_RETENTION: timedelta | None = timedelta(days=90)
+    """How long hourly counts are kept, whatever becomes of the calls themselves; None keeps them for ever."""
     DATABASE: str = "default"
     """The alias whose database holds the calls."""
     SILENT_AFTER: float = 86_400
@@ -149,6 +151,12 @@ def _function(key: str, value: object) -> str | Callable[..., Any] | None:
     )
 
 
+def _age(key: str, value: object) -> timedelta | None:
+    if value is not None and (not isinstance(value, timedelta) or value < timedelta(hours=1)):
+        raise ConfigurationError(f"{SETTING}[{key!r}] is a timedelta of an hour or more, or None, not {value!r}.")
+    return value
+
+
 def _retention(key: str, value: object) -> Mapping[str, timedelta | None]:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{SETTING}[{key!r}] is a dict of pattern and timedelta, not {value!r}.")
@@ -164,6 +172,7 @@ _KINDS: Final[dict[str, Any]] = {
     "EXCLUDE": _patterns,
     "RECORDER": _recorder,
     "RETENTION": _retention,
+    "ROLLUP_RETENTION": _age,
     "DATABASE": _alias,
     "SILENT_AFTER": _seconds,
     **dict.fromkeys(

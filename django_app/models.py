@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_app.fields import CallIdField
 from django_app.querysets import CallQuerySet
+from django_app.rollups import RollupQuerySet
 from lrp_celery.procedures.actions import Deed
 from lrp_celery.tracking.status import OPEN, TERMINAL, CallStatus
 from lrp_celery.tracking.store import MAX_ERROR, MAX_NAME, MAX_SUMMARY
@@ -114,6 +115,7 @@ class Call(models.Model):
     remove_when_settled = models.BooleanField(default=False)
     awaited = models.BooleanField(default=False)
     lines = models.IntegerField(default=0)
+    counted_at = models.DateTimeField(null=True)
 
     objects = CallQuerySet.as_manager()
 
@@ -151,6 +153,12 @@ class Call(models.Model):
             ),
             models.Index(fields=["root_id"], name="lrp_call_descendants", condition=~Q(root_id=F("call_id"))),
             models.Index(fields=["app", "attend_at"], name="lrp_call_attend", condition=Q(attend_at__isnull=False)),
+            # The column in front is for MySQL, whose index has every row.
+            models.Index(
+                fields=["counted_at", "terminal_at"],
+                name="lrp_call_uncounted",
+                condition=Q(terminal_at__isnull=False, counted_at__isnull=True),
+            ),
             models.Index(fields=["removed_at"], name="lrp_call_removed", condition=Q(removed_at__isnull=False)),
             models.Index(fields=["purge_at"], name="lrp_call_purge", condition=Q(purge_at__isnull=False)),
         ]
@@ -275,6 +283,35 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return str(self.name)
+
+
+class HourlyRollup(models.Model):
+    """How calls of a task ended within an hour: how many by one outcome, and how long they waited and ran.
+
+    `Call.counted_at` tells of each call whether it is among them; they stay when its row is purged.
+    """
+
+    key = models.CharField(max_length=32, primary_key=True, help_text=_("A digest of what is counted here."))
+    hour = models.DateTimeField(_("hour"), help_text=_("When it began."))
+    task = models.CharField(_("task"), max_length=MAX_NAME)
+    status = models.CharField(_("status"), max_length=16, choices=[(s.value, STATUS_LABELS[s]) for s in CallStatus])
+    error_type = models.CharField(_("error type"), max_length=MAX_NAME, help_text=_("Of failures; else empty."))
+    calls = models.BigIntegerField(_("calls"), default=0)
+    waits = models.TextField(_("waits"), default="")
+    runs = models.TextField(_("runs"), default="")
+
+    objects = RollupQuerySet.as_manager()
+
+    class Meta:
+        # As the admin lists it, where whoever may view calls may look at it.
+        verbose_name = _("dashboard")
+        verbose_name_plural = _("dashboard")
+        default_permissions = ()
+        ordering = ("-hour",)
+        indexes = [models.Index(fields=["hour"], name="lrp_rollup_hour")]
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H}h {self.task} {self.status}"
 
 
 class ActionLog(models.Model):

@@ -7,6 +7,8 @@ rows, strictly older than their retention. Purges that run at once take differen
 An owned call whose time to live is over is emptied: its row stays as a tombstone, against
 late copies of its message, and goes `TOMBSTONE` later, like that of a call that was removed.
 A call that is kept until it is removed stays.
+
+What goes has been counted before (`django_app.rollup`); the hourly counts themselves go after `ROLLUP_RETENTION`.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ from django.db.models import F, Model, Q, QuerySet
 
 from django_app.clock import read_clock
 from django_app.conf import options
-from django_app.models import Attempt, Call, LogLine, Payload, Worker
+from django_app.models import Attempt, Call, HourlyRollup, LogLine, Payload, Worker
 from django_app.querysets import CallQuerySet
+from django_app.rollup import roll_up
+from django_app.stores import counting
 from lrp_celery.core.clock import require_aware
 from lrp_celery.core.errors import ConfigurationError
 from lrp_celery.tracking.callstore import REMEMBERED
@@ -76,7 +80,7 @@ def purge(
     ended strictly before it goes, parked ones too, but not one with a time to live of its own,
     or that is kept until it is removed. `dry_run` only counts. `chunk` is the number of calls
     per transaction, `budget` how long to go on, `pause` the rest between chunks. Never deletes
-    an open call. Forgets workers, too, that have not been heard of for a day. Not promised: that
+    an open call. Counts what has ended before, and forgets workers that have not been heard of for a day. Not promised: that
     all is gone when it returns; `complete` tells. Raises `ConfigurationError` for a naive or
     future `older_than`.
     """
@@ -90,6 +94,8 @@ def purge(
         return Purged(calls=done[_delete], emptied=done[_empty], complete=True)
     deadline = time.monotonic() + budget.total_seconds()
     _forget_workers(now, alias)
+    _forget_hours(now, alias)
+    roll_up(using=alias, budget=budget / 2)
     for duty in (*_outlived(now, alias), *due):
         for count in _chunks(duty, alias, chunk):
             done[duty.do] += count
@@ -103,6 +109,7 @@ def purge_older_than(threshold: datetime, *, using: str) -> int:
     """Delete every call that ended strictly before `threshold`, however long it takes; return how many (TRK-19)."""
     now = read_clock(connections[using])
     _forget_workers(now, using)
+    _forget_hours(now, using)
     duties = (*_outlived(now, using), *_all_due(threshold, using))
     counts = [(duty.do, sum(_chunks(duty, using, CHUNK))) for duty in duties]
     return sum(count for do, count in counts if do is _delete)
@@ -185,6 +192,8 @@ def _chunks(duty: _Duty, alias: str, chunk: int) -> Iterator[int]:
     while True:
         with _claiming(alias) as claim:
             ids = list(claim(wanted)[:chunk])
+            if ids:
+                counting.count_these(connections[alias], ids)
             done = duty.do(ids, alias) if ids else 0
         if not ids:
             return
@@ -238,6 +247,16 @@ def _delete_rows(model: type[Model], ids: list[str], alias: str) -> int:
 def _parts(ids: list[str], alias: str) -> list[list[str]]:
     # Given many keys MySQL may choose to read the whole table, and so wait for rows that others have locked.
     return [[call_id] for call_id in ids] if connections[alias].vendor == "mysql" else [ids]
+
+
+def _forget_hours(now: datetime, alias: str) -> None:
+    """Delete the counts of hours that are over for long: a few at each purge."""
+    keep = options().ROLLUP_RETENTION
+    if keep is None:
+        return
+    over = HourlyRollup.objects.using(alias).filter(hour__lt=now - keep).order_by("hour")
+    while keys := [str(key) for key in over.values_list("pk", flat=True)[:CHUNK]]:
+        _delete_rows(HourlyRollup, keys, alias)
 
 
 def _forget_workers(now: datetime, alias: str) -> None:

@@ -2,5 +2,6 @@
 
 from django_app.admin.audit import ActionLogAdmin
 from django_app.admin.calls import CallAdmin
+from django_app.admin.dashboard import DashboardAdmin
 
-__all__ = ["ActionLogAdmin", "CallAdmin"]
+__all__ = ["ActionLogAdmin", "CallAdmin", "DashboardAdmin"]

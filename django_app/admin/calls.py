@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy
 
 from django_app.admin.actions import CallActions
 from django_app.admin.changelist import CallChangeList
-from django_app.admin.conditions import flags_of, run_time_of, wait_of
+from django_app.admin.conditions import flags_of
 from django_app.admin.detail import detail_of
 from django_app.admin.display import (
     badge,
@@ -36,6 +36,7 @@ from django_app.admin.search import meaning
 from django_app.admin.trees import TreePage
 from django_app.conf import options
 from django_app.durations import NOTHING, duration
+from django_app.lengths import run_time_of, wait_of
 from django_app.models import Call
 from django_app.querysets import CallQuerySet
 

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from django.contrib.admin.views.main import PAGE_VAR, ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils.formats import number_format
 from django.utils.text import capfirst
 
@@ -19,7 +20,7 @@ from django_app.admin.counts import Count, capped, of_statuses
 from django_app.admin.display import short_task
 from django_app.admin.filters import BeforeFilter, TaskFilter, place_of
 from django_app.admin.windows import ErrorFilter, WindowFilter
-from django_app.models import FAILED_VALUES, Call
+from django_app.models import FAILED_VALUES, Call, HourlyRollup
 from django_app.querysets import CallQuerySet
 from lrp_celery.tracking.status import OPEN, CallStatus
 
@@ -87,6 +88,13 @@ class CallChangeList(ChangeList):
         turns = {PAGE_VAR, BeforeFilter.parameter_name} & set(new_params or ())
         dropped = [*(remove or ()), *([] if turns else [BeforeFilter.parameter_name])]
         return super().get_query_string(new_params, dropped)
+
+    @property
+    def dashboard_url(self) -> str | None:
+        """The link to the dashboard, where the site has it."""
+        site = self.model_admin.admin_site
+        name = "admin:lrp_celery_hourlyrollup_changelist"
+        return reverse(name, current_app=site.name) if site.is_registered(HourlyRollup) else None
 
     # --- the bar
 

@@ -60,32 +60,6 @@ def is_interrupted(call: Call) -> bool:
     return not call.is_terminal and call.run_outcome == AttemptOutcome.INTERRUPTED
 
 
-def wait_of(call: Call, now: datetime) -> timedelta | None:
-    """Return how long the call waited for its newest run, from the moment it was due; None if that is not known."""
-    if call.attempt > 1 or call.retries:
-        due = call.due_at
-    else:
-        due = max(call.enqueued_at, call.due_at) if call.due_at else call.enqueued_at
-    began = call.started_at if has_present_run(call) else call.terminal_at or now
-    if due is None or began is None or (began < due and not call.is_terminal):
-        return None
-    return max(began - due, timedelta(0))
-
-
-def run_time_of(call: Call, now: datetime) -> timedelta | None:
-    """Return how long the newest run took, or has taken so far; None where there is none."""
-    if call.started_at is None or not has_present_run(call):
-        return None
-    if call.status == CallStatus.STARTED and call.run_outcome is None:
-        return max(now - call.started_at, timedelta(0))
-    return None if call.terminal_at is None else max(call.terminal_at - call.started_at, timedelta(0))
-
-
-def has_present_run(call: Call) -> bool:
-    """Whether the row's start, worker and process are those of the turn the row is in."""
-    return call.run is not None or call.status in {CallStatus.STARTED, CallStatus.SUCCEEDED}
-
-
 def flags_of(call: Call, now: datetime) -> list[Flag]:
     """Return what is remarkable about the call, the worst first."""
     return [*_bad(call, now), *_strange(call), *_coming(call, now), *_quiet(call)]

@@ -13,13 +13,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from django_app.admin.conditions import Flag, flags_of, run_time_of, wait_of
+from django_app.admin.conditions import Flag, flags_of
 from django_app.admin.display import badge, exact, moment, short_id
 from django_app.admin.history import Run, runs_of, spans_of
 from django_app.admin.payloads import Kept, kept_of
 from django_app.admin.relatives import Lineage, Relative, earlier_calls, lineage_of
 from django_app.admin.sentence import sentence
 from django_app.durations import duration
+from django_app.lengths import run_time_of, wait_of
 from django_app.models import ActionLog, Attempt, Call, LogLine
 from django_app.querysets import CallQuerySet
 from django_app.timeline import Timeline, lay_out

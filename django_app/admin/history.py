@@ -10,10 +10,10 @@ from typing import Final
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from django_app.admin.conditions import has_present_run
 from django_app.admin.display import error_line, exact, short_worker
 from django_app.admin.tracebacks import of_application
 from django_app.durations import NOTHING, duration
+from django_app.lengths import has_present_run
 from django_app.models import STATUS_LABELS, Attempt, Call
 from django_app.timeline import Span
 from lrp_celery.core.text import clean_tail

@@ -10,10 +10,10 @@ from typing import Final
 
 from django.utils.safestring import SafeString
 
-from django_app.admin.conditions import run_time_of
 from django_app.admin.display import PREVIEW, badge, error_line, moment, short_id, short_task
 from django_app.admin.families import Place, excerpt, family_of, nest
 from django_app.durations import NOTHING, duration
+from django_app.lengths import run_time_of
 from django_app.models import STATUS_LABELS, Call
 from django_app.querysets import CallQuerySet
 from lrp_celery.tracking.status import CallStatus

@@ -9,17 +9,10 @@ from typing import Final
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from django_app.admin.conditions import (
-    has_present_run,
-    is_interrupted,
-    is_overdue,
-    is_silent,
-    is_unpublished,
-    run_time_of,
-    wait_of,
-)
+from django_app.admin.conditions import is_interrupted, is_overdue, is_silent, is_unpublished
 from django_app.admin.display import error_line
 from django_app.durations import ago, duration
+from django_app.lengths import has_present_run, run_time_of, wait_of
 from django_app.models import Call
 from lrp_celery.tracking.record import AttemptOutcome
 from lrp_celery.tracking.status import CallStatus, Reason

@@ -16,12 +16,12 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from django_app.admin.conditions import run_time_of
 from django_app.admin.display import PREVIEW, badge, error_line, exact, short_id, short_task
 from django_app.admin.families import Place, family_of, nest
 from django_app.admin.pages import CallPage
 from django_app.admin.relatives import BRIEF, counts_by_status
 from django_app.durations import NOTHING, duration
+from django_app.lengths import run_time_of
 from django_app.models import Call
 from django_app.querysets import CallQuerySet
 

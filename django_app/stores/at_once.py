@@ -125,7 +125,9 @@ def _execute(
 def changes(record: CallRecord, replaces: CallRecord) -> dict[str, Any]:
     """Return the columns that differ, with the next version."""
     before, after = rows.call_values(replaces), rows.call_values(replace(record, version=replaces.version + 1))
-    return {name: value for name, value in after.items() if value != before[name]}
+    changed = {name: value for name, value in after.items() if value != before[name]}
+    # Given to a new call, the row has something to be counted again.
+    return {**changed, "counted_at": None} if "terminal_at" in changed and record.terminal_at is None else changed
 
 
 def _updating(

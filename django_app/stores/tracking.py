@@ -19,8 +19,7 @@ from django_app import models
 from django_app.clock import NOW, as_utc, clock_function, read_clock
 from django_app.conf import options
 from django_app.models import Attempt, Call, Worker
-from django_app.purge import purge_older_than
-from django_app.stores import at_once, enqueuing, placing, renewal, rows, suspects
+from django_app.stores import at_once, counting, enqueuing, placing, renewal, rows, suspects
 from django_app.stores.batch import Batch
 from django_app.stores.news import Listener, can_listen
 from django_app.stores.sessions import CallerSession, Session
@@ -76,6 +75,8 @@ class DjangoTrackingStore(OwningStore):
 
     def purge_terminal(self, older_than: datetime) -> int:
         """Delete rows that ended strictly before `older_than`, in chunks; return how many."""
+        from django_app.purge import purge_older_than  # which counts what it deletes, by this package
+
         threshold = require_threshold(older_than)
         try:
             return purge_older_than(threshold, using=self._session.alias)
@@ -184,7 +185,26 @@ class DjangoTrackingStore(OwningStore):
     def _listener(self) -> Listener:
         return Listener(self._session.alias, self.newsroom)
 
+    def count_ended(self, limit: int) -> int:
+        """Enter ended calls into the hourly counts; leave them for now if others hold those."""
+        return self._with_connection(self._count_ended_on, limit)
+
+    def _count_ended_on(self, connection: BaseDatabaseWrapper, limit: int) -> int:
+        if not counting.is_due(connection):
+            return 0
+        try:
+            with self._session.atomic():
+                return counting.count_some(connection, limit)
+        except Error as error:
+            if not rows.is_held_up(error):
+                raise
+            return 0
+
     def _write_on(self, connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord | None) -> bool:
+        if replaces is not None and _is_lost_to_counts(merged.record, replaces):
+            with self._session.atomic():
+                counting.count_these(connection, [replaces.call_id])
+                return self._write_within(connection, merged, replaces)
         if at_once.is_possible(connection, merged):
             with self._session.single():
                 return at_once.write(connection, merged, replaces)
@@ -339,6 +359,12 @@ class DjangoTrackingStore(OwningStore):
     async def _apart(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         # Thread-sensitive, as Django's own async methods are: the twin sees the caller's transaction.
         return await sync_to_async(work)(*args, **kwargs)
+
+
+def _is_lost_to_counts(record: CallRecord, replaces: CallRecord) -> bool:
+    """Whether a row that has ended will no longer say how: it is given to a new call, or removed with its error."""
+    is_blanked = replaces.error_type is not None and record.error_type is None
+    return replaces.status.is_terminal and (record.status.is_open or is_blanked)
 
 
 def _find(connection: BaseDatabaseWrapper, call_id: str, run: str | None, *, lock: bool = False) -> Found:

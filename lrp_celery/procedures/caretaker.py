@@ -1,7 +1,7 @@
 """Looks after the owned calls of one worker, and after those that nobody looks after.
 
 It says that the worker lives, renews the leases of what its processes run, tells them of
-aborts, and does what is due for any call: timeouts, lost workers, messages to be sent.
+aborts, and does what is due for any call: timeouts, lost workers, messages to be sent. It counts what has ended.
 Any number may run at once: each step is one conditional write.
 """
 
@@ -38,6 +38,9 @@ BATCH: Final = 100
 WATCH: Final = 0.25
 #: Seconds between two rounds of whatever is due.
 TICK: Final = 0.1
+#: Seconds between two rounds of counting what has ended, and calls that are counted by one step of it.
+COUNT: Final = 15.0
+COUNTED: Final = 1_000
 #: So many RESCUE_INTERVALs pass, about, between two looks for observed calls of which nothing more is heard.
 OBSERVED: Final = 2.5
 
@@ -106,6 +109,7 @@ class Caretaker:
             _Every(WATCH, self._watch),
             _Every(limits.rescue_interval, self._look_after),
             _Every(OBSERVED * limits.rescue_interval, self._rescue_observed, jitter=0.5),
+            _Every(COUNT, self._count, jitter=0.5),
         ]
 
     def round(self) -> None:
@@ -168,6 +172,16 @@ class Caretaker:
     def _rescue_observed(self) -> None:
         if self._steadiness.is_reached:
             self._rescuer.round(self._store.timing.lease / 5)
+
+    def _count(self) -> None:
+        # What takes longer is left to the next round, as above.
+        until = time.monotonic() + self._store.timing.lease / 5
+        try:
+            while self._store.count_ended(COUNTED) == COUNTED and time.monotonic() < until:
+                pass
+        except StoreError as error:
+            # The next round counts them. That the store is away others notice, and it may only be busy.
+            logger.info("What has ended is not counted yet: %s", error)
 
     def _attend(self, call_id: str) -> bool:
         """Do what is due for a call; return whether its message should have gone out, and did not."""

@@ -282,6 +282,13 @@ class CallStore(ReportStore, Protocol):
         """Forget a worker that has ended in good order."""
         ...
 
+    def count_ended(self, limit: int) -> int:
+        """Enter at most so many calls that have ended into the counts that the store keeps of them, each once for all.
+
+        Returns how many; 0: none is left, others are at it, or the store keeps no counts.
+        """
+        ...
+
 
 class OwningStore(MergingStore):
     """Everything of `CallStore` on reads and conditional writes."""
@@ -336,6 +343,10 @@ class OwningStore(MergingStore):
     @abstractmethod
     def forget_worker(self, boot_id: str) -> None:
         """Forget a worker that has ended in good order."""
+
+    def count_ended(self, limit: int) -> int:
+        """Count none: the rows are all there is."""
+        return 0
 
     @abstractmethod
     def is_overtaken(self, record: CallRecord) -> bool:

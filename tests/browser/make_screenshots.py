@@ -49,7 +49,8 @@ def take_pictures(folder: Path) -> None:
     server.daemon = True
     server.start()
     server.is_ready.wait()
-    calls = f"http://127.0.0.1:{server.port}/admin/lrp_celery/call"
+    app = f"http://127.0.0.1:{server.port}/admin/lrp_celery"
+    calls, board = f"{app}/call", f"{app}/hourlyrollup"
     parked = story.calls["parked"].pk
     pictures: list[tuple[str, str, dict[str, Any], bool]] = [
         ("admin-list", f"{calls}/", {"viewport": {"width": 1280, "height": 860}}, False),
@@ -64,10 +65,23 @@ def take_pictures(folder: Path) -> None:
         ("admin-list-narrow", f"{calls}/", {"viewport": {"width": 420, "height": 860}}, False),
         ("admin-detail-narrow", f"{calls}/{parked}/change/", {"viewport": {"width": 420, "height": 900}}, True),
     ]
-    published = {"admin-list", "admin-detail"}
+    boards: list[tuple[str, str, dict[str, Any], bool]] = [
+        ("admin-dashboard", f"{board}/", {"viewport": {"width": 1280, "height": 900}}, True),
+        (
+            "admin-dashboard-dark",
+            f"{board}/?over=7d",
+            {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+            True,
+        ),
+        ("admin-dashboard-narrow", f"{board}/", {"viewport": {"width": 420, "height": 900}}, True),
+    ]
+    published = {"admin-list", "admin-detail", "admin-dashboard"}
     folder.mkdir(parents=True, exist_ok=True)
     with chromium(path) as browse:
-        for name, url, options, whole in pictures:
+        for name, url, options, whole in [*pictures, *boards]:
+            if (name, url, options, whole) == boards[0]:
+                # Only now: the list shows a quieter day.
+                story.dashboard()
             if folder == PICTURES and name not in published:
                 continue
             target = folder / f"{name}.png"

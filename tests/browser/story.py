@@ -2,11 +2,14 @@
 
 import random
 from datetime import datetime, timedelta
+from math import pi, sin
 from uuid import UUID
 
 from django.db import transaction
+from django.utils import timezone
 
-from django_app.models import Attempt, Call
+from django_app.models import Attempt, Call, Worker
+from django_app.rollup import roll_up
 from lrp_celery.tracking.status import TERMINAL
 
 WORKER = "celery@atlas-worker-1"
@@ -127,6 +130,72 @@ class Story:
         self.chain(2900)
         self.chord(2400)
         self.atlas_of_today()
+
+    def dashboard(self, days=7, pace=40):
+        """Write days of busy traffic, workers, and what runs now; then have all that ended counted."""
+        made = [call for hour in range(days * 24) for call in self.busy_hour(hour, pace)]
+        Call.objects.using(self.using).bulk_create(made, batch_size=500)
+        self.call("write_continent", "started", age=700, name="slow", worker=WORKER, target_summary="('Asia',)")
+        for name, silence, waiting, dropped in (
+            (WORKER, 1, 0, 0),
+            (OTHER_WORKER, 14, 51_300, 0),
+            ("celery@atlas-slow-1", 260, 0, 3),
+        ):
+            seen_at = timezone.now() - timedelta(seconds=silence)
+            Worker.objects.using(self.using).create(
+                boot_id=f"{name}-boot",
+                name=name,
+                host=name.partition("@")[2],
+                pid=4100,
+                pool="prefork",
+                started_at=self.now - timedelta(hours=31),
+                seen_at=seen_at,
+                waiting=waiting,
+                dropped=dropped,
+            )
+        roll_up(using=self.using)
+        return self
+
+    def busy_hour(self, hour, pace):
+        """Yield rows, not saved, of an hour so long ago: more by day than by night, and some that failed."""
+        tasks = {
+            "watch_inbox": 0.02,
+            "suggest_place": 0.08,
+            "import_places": 4,
+            "draw_chart": 0.9,
+            "write_continent": 12,
+            "fetch_countries": 2,
+        }
+        errors = ("places.readers.MalformedFile", "places.mirrors.MirrorBusy", "django.db.utils.OperationalError")
+        by_day = 0.35 + 0.65 * max(0.0, sin((hour % 24) / 24 * 2 * pi))
+        for _ in range(int(pace * by_day * self.seconds(0.7, 1.3))):
+            task, took = self.random.choice(list(tasks.items()))
+            dice, terminal_at = self.random.random(), self.now - timedelta(hours=hour, seconds=self.seconds(1, 3500))
+            status = (
+                "failed" if dice < 0.04 else "parked" if dice < 0.05 else "discarded" if dice < 0.07 else "succeeded"
+            )
+            run, wait = took * self.random.lognormvariate(0, 0.7), 0.03 * self.random.lognormvariate(0, 1.2)
+            started_at = terminal_at - timedelta(seconds=run)
+            enqueued_at = started_at - timedelta(seconds=wait)
+            call_id = self.new_id(enqueued_at)
+            yield Call(
+                call_id=call_id,
+                root_id=call_id,
+                task=f"places.tasks.{task}",
+                status=status,
+                queue="celery",
+                worker=self.random.choice((WORKER, OTHER_WORKER)),
+                attempt=1,
+                runs=1,
+                run=self.run(call_id, 1),
+                run_outcome=status,
+                error_type=self.random.choice(errors) if status in {"failed", "parked"} else None,
+                enqueued_at=enqueued_at,
+                published_at=enqueued_at,
+                started_at=started_at,
+                updated_at=terminal_at,
+                terminal_at=terminal_at,
+            )
 
     def ordinary_hour(self, age):
         self.call(

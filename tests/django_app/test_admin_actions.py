@@ -383,7 +383,7 @@ def pages(call_id):
         found += [base, f"{base}add/", f"{base}autocomplete/"]
         found += [f"{base}{quote(call_id)}/{page}/" for page in ("change", "delete", "history", "tree")]
         found += [f"{base}{quote(call_id)}/"]
-    return [*found, "/admin/lrp_celery/", "/admin/r/1/1/"]
+    return [*found, "/admin/lrp_celery/hourlyrollup/", "/admin/lrp_celery/", "/admin/r/1/1/"]
 
 
 def test_every_address_of_this_app_is_in_the_list():
@@ -398,7 +398,7 @@ def test_every_address_of_this_app_is_in_the_list():
         if url.name
     }
     known = {f"lrp_celery_{m}_{page}" for m in ("call", "actionlog") for page in PAGES}
-    assert names == known | {"lrp_celery_call_tree"}
+    assert names == {*known, "lrp_celery_call_tree", "lrp_celery_hourlyrollup_changelist"}
 
 
 PAGES = ("add", "change", "changelist", "delete", "history")

@@ -1,5 +1,7 @@
 """System checks: each has a stable id and a hint, and a clean project has none."""
 
+from datetime import timedelta
+
 import pytest
 from celery import Celery
 from celery.beat import ScheduleEntry
@@ -92,6 +94,12 @@ def test_w007_a_folder_that_cannot_hold_spools(folder, complaints):
 def test_w008_arguments_are_kept_and_shown_with_their_secrets(chosen, complaints):
     with override_settings(LRP_CELERY=chosen):
         assert ids(checks.check_payload()) == complaints
+
+
+@pytest.mark.parametrize(("days", "complaints"), [(6, ["lrp_celery.W009"]), (7, []), (None, [])])
+def test_w009_counts_are_gone_before_the_dashboard_has_shown_them(days, complaints):
+    with override_settings(LRP_CELERY={"ROLLUP_RETENTION": days and timedelta(days=days)}):
+        assert ids(checks.check_rollup()) == complaints
 
 
 def test_w001_nothing_purges(app):

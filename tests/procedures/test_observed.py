@@ -143,6 +143,48 @@ def test_workers_do_not_all_look_at_once(store, clock):
     assert len(set(looks)) > 3
 
 
+def test_workers_count_what_has_ended_now_and_then_and_in_portions(store, clock, monkeypatch):
+    left, asked = [2_500], []
+
+    def count_ended(limit):
+        asked.append(clock.now())
+        counted = min(limit, left[0])
+        left[0] -= counted
+        return counted
+
+    monkeypatch.setattr(store, "count_ended", count_ended)
+    caring = Caretaker(app, runtime_of(app), facts(OURS), Idle())
+    live(caring, clock, 1)
+    assert (left, len(asked)) == ([0], 3)
+    live(caring, clock, 60)
+    assert 3 + 2 <= len(asked) <= 3 + 8
+
+
+def test_counts_that_cannot_be_written_cost_nobody_the_right_to_judge(store, clock, monkeypatch):
+    def busy(limit):
+        raise StoreUnavailable("database is locked")
+
+    monkeypatch.setattr(store, "count_ended", busy)
+    store.beat(facts(DEAD))
+    running_in(store, DEAD, "x")
+    clock.advance(timedelta(seconds=100))
+    live(Caretaker(app, runtime_of(app), facts(OURS), Idle()), clock, 30)
+    assert stands(store, "x") == ("failed", "worker_lost")
+
+
+def test_counting_leaves_time_for_renewing_leases(store, clock, monkeypatch):
+    rounds = []
+
+    def slow(limit):
+        rounds.append(clock.now())
+        clock.advance(timedelta(seconds=0.7))
+        return limit
+
+    monkeypatch.setattr(store, "count_ended", slow)
+    Caretaker(app, runtime_of(app), facts(OURS), Idle()).round()
+    assert len(rounds) == 3
+
+
 def test_silence_after_which_a_call_is_given_up_can_be_set_without_django(store):
     LrpCelery(app, store=store, silent_after=timedelta(hours=2)).close()
     lrp = LrpCelery(app, store=store, silent_after=5)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from argparse import ArgumentParser, ArgumentTypeError
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.connection import ConnectionDoesNotExist
 
+from django_app.management.arguments import age, positive
 from django_app.purge import BUDGET, CHUNK, purge
 from lrp_celery.core.errors import LrpError
-
-_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Command(BaseCommand):
@@ -31,10 +29,10 @@ class Command(BaseCommand):
         )
         parser.add_argument("--dry-run", action="store_true", help="Only count.")
         parser.add_argument("--database", help="The alias of the database; default: the setting DATABASE.")
-        parser.add_argument("--chunk", type=_positive, default=CHUNK, help="Calls per transaction (%(default)s).")
+        parser.add_argument("--chunk", type=positive, default=CHUNK, help="Calls per transaction (%(default)s).")
         parser.add_argument(
             "--budget",
-            type=_age,
+            type=age,
             default=BUDGET,
             help="How long to go on, e.g. 10m; the next run continues where this one stopped (5m).",
         )
@@ -61,27 +59,11 @@ class Command(BaseCommand):
             self.stdout.write("The time budget is spent and more are due; run it again.")
 
 
-def _age(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d+)([smhdw])", text.strip())
-    if found is None:
-        raise ArgumentTypeError(f"{text!r} is not an age; write a number and a unit, e.g. 90s, 30m, 12h, 7d or 4w.")
-    try:
-        return timedelta(**{_UNITS[found[2]]: int(found[1])})
-    except OverflowError:
-        raise ArgumentTypeError(f"{text!r} is longer than anything has been kept.") from None
-
-
 def _age_or_instant(text: str) -> timedelta | datetime:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        return _age(text)
+        return age(text)
     if instant.tzinfo is None:
         raise ArgumentTypeError(f"{text!r} has no time zone; write e.g. {instant.isoformat()}+00:00.")
     return instant.astimezone(UTC)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise ArgumentTypeError(f"{text!r} is not a number above 0.")
-    return int(text)
