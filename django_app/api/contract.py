@@ -46,9 +46,7 @@ class Endpoint:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """All problems that may come."""
-        common = [problems.NOT_AUTHENTICATED, problems.UNAVAILABLE]
-        if self.right is not None:
-            common.append(problems.FORBIDDEN)
+        common = [problems.NOT_AUTHENTICATED, problems.FORBIDDEN, problems.UNAVAILABLE]
         if self.is_unsafe:
             common.append(problems.FORGED)
         if self.body is not None:
@@ -192,7 +190,7 @@ RESULT: Final = Endpoint(
         Answer(status=200, description="It has settled.", schema="Call"),
         Answer(status=202, description="It has not; ask again.", schema="Call", headers=("Retry-After",)),
     ),
-    problems=(problems.NO_CALL, problems.FORBIDDEN),
+    problems=(problems.NO_CALL,),
 )
 ABORT: Final = Endpoint(
     name="abortCall",
@@ -203,7 +201,6 @@ ABORT: Final = Endpoint(
     query=_OF,
     body=ABORT_BODY,
     answers=(Answer(status=202, description="If there is such a call, it was asked to end.", schema="Accepted"),),
-    problems=(problems.FORBIDDEN,),
 )
 REMOVE: Final = Endpoint(
     name="removeCall",
@@ -223,7 +220,7 @@ REMOVE: Final = Endpoint(
         Answer(status=204, description="There is no such call any more."),
         Answer(status=202, description="There will be none once it has settled.", schema="Accepted"),
     ),
-    problems=(problems.PENDING, problems.FORBIDDEN),
+    problems=(problems.PENDING,),
 )
 ENDPOINTS: Final = (START, READ, RESULT, ABORT, REMOVE)
 #: Where the document of all this is served.

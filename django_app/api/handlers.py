@@ -1,29 +1,24 @@
-"""What is done for each request, off the event loop."""
+"""Reading, awaiting, aborting and forgetting calls, off the event loop."""
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 from celery._state import get_current_app
-from django.http import HttpRequest, HttpResponse, HttpResponseNotModified
-from django.urls import reverse
+from django.http import HttpResponse, HttpResponseNotModified
 from django.utils.http import parse_etags
 
 from django_app.api import problems
+from django_app.api.asked import Asked, Later, as_json
 from django_app.api.contract import RETRY_AFTER
 from django_app.api.problems import Problem, no_call
 from django_app.api.representation import etag_of, represent
-from django_app.api.visitors import Visitor, lacking
+from django_app.api.visitors import lacking
 from django_app.conf import options
-from lrp_celery.core.errors import CallIdConflict, CallPending, NotDecodable, NotEncodable
-from lrp_celery.core.suggest import suggestion
+from lrp_celery.core.errors import CallPending
 from lrp_celery.procedures.deeds import Deeds
-from lrp_celery.procedures.procedure import LongRunningProcedure
 from lrp_celery.procedures.runtime import runtime_of
 from lrp_celery.tracking.callstore import Payload
 from lrp_celery.tracking.record import CallRecord
@@ -31,115 +26,6 @@ from lrp_celery.tracking.store import is_usable_id
 
 #: A visitor's own, which no cache may hand to another, and which is asked for anew each time.
 _PRIVATE: Final = {"Cache-Control": "private, no-cache", "Vary": "Cookie, Authorization"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A request that has been admitted and understood."""
-
-    request: HttpRequest
-    visitor: Visitor
-    path: Mapping[str, str]
-    query: Mapping[str, Any]
-    body: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """There is no answer yet: the call goes on, and the visitor is ready to wait."""
-
-    record: CallRecord
-    seconds: float
-
-
-# --- starting
-
-
-def start(asked: Asked) -> HttpResponse:
-    """Make a call of a procedure for the visitor."""
-    procedure = _procedure(asked.path["procedure"])
-    permission = procedure.options.permission
-    if permission is not None and not asked.visitor.user.has_perm(permission):
-        raise lacking(permission)
-    call_id, is_new = _call(procedure, asked)
-    namespace = getattr(asked.request.resolver_match, "namespace", "")
-    headers = {"Location": reverse(f"{namespace}:call", args=[call_id]), "Cache-Control": "no-store"}
-    if is_new:
-        headers["Retry-After"] = str(RETRY_AFTER)
-    body = {"id": call_id, "procedure": asked.path["procedure"]}
-    return _json(body, status=202 if is_new else 200, headers=headers)
-
-
-def _call(procedure: LongRunningProcedure[..., Any], asked: Asked) -> tuple[str, bool]:
-    body = asked.body
-    args, kwargs = _arguments(procedure, body.get("args", []), body.get("kwargs", {}))
-    chosen: dict[str, Any] = {"owner": _owner(asked.visitor)}
-    if "id" in body:
-        if not is_usable_id(body["id"]):
-            raise Problem(problems.INVALID, "'id' holds a lone surrogate; send another one, or leave it out.")
-        chosen["call_id"] = body["id"]
-    if "timeout" in body:
-        chosen["timeout"] = _timeout(procedure, body["timeout"])
-    try:
-        return procedure.using(**chosen).call_or_find(args, kwargs)
-    except NotEncodable as error:
-        raise Problem(problems.INVALID, str(error)) from None
-    except CallIdConflict:
-        detail = "This id is taken by a call of another procedure or owner: send another one, or leave it out."
-        raise Problem(problems.ID_CONFLICT, detail) from None
-
-
-def _arguments(
-    procedure: LongRunningProcedure[..., Any], args: list[Any], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    try:
-        procedure.parameters.check(args, kwargs)
-    except TypeError as error:
-        raise Problem(problems.INVALID, f"The arguments do not fit: {error}.") from None
-    try:
-        return procedure.parameters.decode(args, kwargs)
-    except NotDecodable as error:
-        raise Problem(problems.INVALID, f"The arguments do not fit: {error}") from None
-
-
-def _owner(visitor: Visitor) -> str:
-    if visitor.name is None:
-        raise Problem(problems.FORBIDDEN, "Your user name is too long to own a call: call with another user.")
-    return visitor.name
-
-
-def _timeout(procedure: LongRunningProcedure[..., Any], seconds: float) -> float:
-    """Return the timeout that was asked for. It may not outlive the procedure's: that is its author's word."""
-    longest = procedure.options.timeout
-    if longest is not None and seconds > longest:
-        raise Problem(problems.INVALID, f"'timeout' is {seconds:g}; this procedure allows {longest:g} seconds at most.")
-    return seconds
-
-
-_imports = threading.Lock()
-_imported: set[int] = set()
-
-
-def _procedure(name: str) -> LongRunningProcedure[..., Any]:
-    app = get_current_app()
-    found = getattr(app.tasks.get(name), "lrp_procedure", None)
-    if found is None:
-        # A web process imports tasks only as its own code does; a worker's way finds all of them.
-        with _imports:
-            if id(app) not in _imported:
-                app.loader.import_default_modules()
-                _imported.add(id(app))
-        found = getattr(app.tasks.get(name), "lrp_procedure", None)
-    if found is None:
-        known = [each for each, task in app.tasks.items() if getattr(task, "lrp_procedure", None) is not None]
-        close = suggestion(name, known)
-        hint = f" {close}" if close.startswith("Did") else ""
-        raise Problem(problems.NO_PROCEDURE, f"{name!r:.300} is no task that is decorated by @procedure.{hint}")
-    procedure: LongRunningProcedure[..., Any] = found
-    return procedure
-
-
-# --- reading
 
 
 def read(asked: Asked) -> HttpResponse:
@@ -176,7 +62,7 @@ def shown(
     record: CallRecord, payload: Payload | None, *, status: int = 200, headers: Mapping[str, str]
 ) -> HttpResponse:
     """Return a call as an answer."""
-    return _json(represent(record, payload), status=status, headers=headers)
+    return as_json(represent(record, payload), status=status, headers=headers)
 
 
 def _with_result(record: CallRecord, *, reads: bool) -> tuple[CallRecord, Payload | None]:
@@ -222,7 +108,7 @@ def abort(asked: Asked) -> HttpResponse:
     record = _mine(asked, "abort_call")
     if record is not None:
         _deeds(asked).abort(record.call_id, reason=asked.body.get("reason"))
-    return _json({"id": asked.path["id"]}, status=202, headers={"Cache-Control": "no-store"})
+    return as_json({"id": asked.path["id"]}, status=202, headers={"Cache-Control": "no-store"})
 
 
 def remove(asked: Asked) -> HttpResponse:
@@ -231,7 +117,7 @@ def remove(asked: Asked) -> HttpResponse:
     if record is not None:
         _forget(asked, record, when_settled=when_settled)
     if when_settled:
-        return _json({"id": asked.path["id"]}, status=202, headers={"Cache-Control": "no-store"})
+        return as_json({"id": asked.path["id"]}, status=202, headers={"Cache-Control": "no-store"})
     return HttpResponse(status=204)
 
 
@@ -260,9 +146,3 @@ def _mine(asked: Asked, right: str) -> CallRecord | None:
 def _deeds(asked: Asked) -> Deeds:
     app = get_current_app()
     return Deeds(app, runtime_of(app), asked.visitor.user)
-
-
-def _json(body: Mapping[str, Any], *, status: int, headers: Mapping[str, str]) -> HttpResponse:
-    return HttpResponse(
-        json.dumps(body, allow_nan=False), status=status, content_type="application/json", headers=dict(headers)
-    )

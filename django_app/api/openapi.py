@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ def document() -> dict[str, Any]:
     }
 
 
+@cache
 def text() -> str:
     """Return the document as it is served and checked in."""
     return json.dumps(document(), indent=2, ensure_ascii=True) + "\n"

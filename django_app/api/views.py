@@ -9,13 +9,14 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from asgiref.sync import markcoroutinefunction
+from django.core.exceptions import PermissionDenied
 from django.db import connections
 from django.http import HttpRequest, HttpResponse
 
-from django_app.api import contract, handlers, openapi, problems, waits
+from django_app.api import contract, handlers, openapi, problems, starting, waits
+from django_app.api.asked import Asked, Later
 from django_app.api.bodies import body_of, check_media_type, query_of
 from django_app.api.contract import RETRY_AFTER, Endpoint
-from django_app.api.handlers import Asked, Later
 from django_app.api.problems import Problem, no_call
 from django_app.api.visitors import admit, by_token, refuse_forged
 from django_app.conf import options
@@ -53,6 +54,9 @@ class _Path:
             return await _later(answer, looks) if isinstance(answer, Later) else answer
         except Problem as problem:
             return problem.response()
+        except PermissionDenied as error:
+            # By HTTP_AUTHENTICATE, which may know more than that nobody is known.
+            return Problem(problems.FORBIDDEN, str(error) or "You may not do this.").response()
         except StoreError:
             detail = "Nothing is known of what was asked for: ask again, with the same id."
             return Problem(problems.UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER)}).response()
@@ -112,7 +116,7 @@ def _describe(asked: Asked) -> HttpResponse:
 
 #: Name and path of each view.
 VIEWS: Final[Mapping[str, tuple[str, _Path]]] = {
-    "calls": (contract.START.path, _Path(POST=(contract.START, handlers.start))),
+    "calls": (contract.START.path, _Path(POST=(contract.START, starting.start))),
     "call": (
         contract.READ.path,
         _Path(GET=(contract.READ, handlers.read), DELETE=(contract.REMOVE, handlers.remove)),

@@ -28,7 +28,7 @@ from lrp_celery.tracking.record import CallRecord
 #: Threads that look for all who wait under ASGI.
 LOOKERS: Final = 4
 #: Threads of one process that waiting requests may hold at once.
-HELD: Final = 8
+HELD: Final = 4
 
 _held: Final = threading.BoundedSemaphore(HELD)
 

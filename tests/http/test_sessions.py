@@ -2,6 +2,7 @@
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.core.exceptions import PermissionDenied
 from django.test import Client, override_settings
 
 from tests.http import shop
@@ -73,6 +74,10 @@ def refuse(request):
     return None
 
 
+def forbid(request):
+    raise PermissionDenied("This key was withdrawn.")
+
+
 def accept_nobody(request):
     return AnonymousUser()
 
@@ -87,6 +92,12 @@ def test_where_no_token_tells_the_session_does_with_its_own_check(browser):
     with override_settings(LRP_CELERY={"HTTP_AUTHENTICATE": f"{__name__}.refuse"}):
         assert send(browser, "POST", REPORTS, {"args": ["x"]}).status_code == 403
         assert send(browser, "POST", REPORTS, {"args": ["x"]}, {"X-CSRFToken": token(browser)}).status_code == 202
+
+
+def test_whoever_knows_tokens_may_refuse_one_in_words(client):
+    with override_settings(LRP_CELERY={"HTTP_AUTHENTICATE": f"{__name__}.forbid"}):
+        answer = client.get(of("x"))
+    assert (answer.status_code, answer.json()["detail"]) == (403, "This key was withdrawn.")
 
 
 def test_an_anonymous_user_is_nobody(client):

@@ -23,7 +23,7 @@ from lrp_celery.core.codec.form import AS, Form, Misfit, Tree, meant
 from lrp_celery.core.codec.typed import form_of
 from lrp_celery.core.errors import LrpError, NotDecodable, NotEncodable
 
-__all__ = ["Codec", "Tree", "decode", "dumps", "encode", "loads"]
+__all__ = ["Codec", "Tree", "decode", "dumps", "encode", "is_untyped", "loads"]
 
 #: Marks a value that does not fit its annotation; no member of a union is called so.
 _UNTYPED = "*"
@@ -89,6 +89,15 @@ def encode(value: Any, annotation: Any = Any, *, where: str = "value") -> Tree:
 def decode(tree: Tree, annotation: Any = Any, *, where: str = "value") -> Any:
     """Return the value of `tree`; see `Codec.decode`."""
     return Codec(annotation).decode(tree, where=where)
+
+
+def is_untyped(tree: Tree) -> bool:
+    """Whether a tree says that it is of a value that does not fit its annotation, and would be taken for it all the same."""
+    try:
+        mark = meant(tree)
+    except Misfit:
+        return False
+    return mark is not None and mark[0] == _UNTYPED
 
 
 def dumps(tree: Tree) -> str:

@@ -146,13 +146,13 @@ class Wire:
     def _ask(self, request: Request) -> Answer:
         try:
             return _read(self._mine().request(**self._arguments(request)))
-        except self._httpx.TransportError as error:
+        except self._httpx.RequestError as error:
             return _nothing(error)
 
     async def _aask(self, client: Any, request: Request) -> Answer:
         try:
             return _read(await client.request(**self._arguments(request)))
-        except self._httpx.TransportError as error:
+        except self._httpx.RequestError as error:
             return _nothing(error)
 
     def _mine(self) -> Any:
