@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from django.utils.translation import gettext as _
 
@@ -50,18 +52,25 @@ class Failures:
         return bool(self.by_task)
 
 
+class _Said(NamedTuple):
+    """So many failures of a kind, within an hour, a day and a week."""
+
+    task: str
+    error: str
+    status: str
+    numbers: tuple[int, int, int]
+
+
 @dataclass(slots=True)
 class _Sum:
-    """Failures by window, and which of the two statuses they have."""
+    """All failures of a line, and which of the two statuses they have."""
 
-    numbers: list[int] = field(default_factory=lambda: [0, 0, 0])
+    numbers: tuple[int, ...] = (0, 0, 0)
     statuses: set[str] = field(default_factory=set)
-    names: set[str] = field(default_factory=set)
 
-    def add(self, name: str, status: str, numbers: Sequence[int]) -> None:
-        self.numbers = [one + other for one, other in zip(self.numbers, numbers, strict=True)]
-        self.statuses.add(status)
-        self.names.add(name)
+    def add(self, said: _Said) -> None:
+        self.numbers = tuple(one + other for one, other in zip(self.numbers, said.numbers, strict=True))
+        self.statuses.add(said.status)
 
 
 def failures(calls: CallQuerySet, rollups: RollupQuerySet, now: datetime, links: Links) -> Failures:
@@ -72,32 +81,32 @@ def failures(calls: CallQuerySet, rollups: RollupQuerySet, now: datetime, links:
     # By the index of what has ended; the first ones that it has, for to sort them would take all.
     recent = calls.terminal().unhandled().filter(terminal_at__gte=now - timedelta(hours=1)).order_by()
     rows = list(recent.values_list("task", "error_type", "status")[: _RECENT + 1])
-    said = [(task, error or "", status, (1, 0, 0)) for task, error, status in rows]
-    week = rollups.since(Over.WEEK.begin(now)).failures().by_failure(Over.DAY.begin(now), _KINDS)
-    said += [(task, error, status, (0, lately, all_)) for task, error, status, all_, lately in week]
-    is_more = len(rows) > _RECENT
-
-    def table(name: Callable[[tuple[str, str, str, tuple[int, ...]]], str], link: str) -> list[Line]:
-        sums: dict[str, _Sum] = {}
-        for each in said:
-            sums.setdefault(name(each), _Sum()).add(name(each), each[2], each[3])
-        ordered = sorted(sums.items(), key=lambda item: (*(-n for n in item[1].numbers), item[0]))
-        shown = ordered if len(ordered) <= LINES else ordered[: LINES - 1]
-        lines = [_line(key, each, link, links, is_more=is_more) for key, each in shown]
-        return lines if len(shown) == len(ordered) else [*lines, _rest([each for _key, each in ordered[len(shown) :]])]
-
-    return Failures(
-        by_task=table(lambda each: each[0], "task"),
-        by_error=table(lambda each: each[1], "error"),
-    )
+    said = [_Said(task, error or "", status, (1, 0, 0)) for task, error, status in rows]
+    kinds = rollups.since(Over.WEEK.begin(now)).failures().by_failure(Over.DAY.begin(now), _KINDS)
+    said += [_Said(task, error, status, (0, day, week)) for task, error, status, week, day in kinds]
+    table = partial(_table, said, links, is_more=len(rows) > _RECENT)
+    return Failures(by_task=table("task"), by_error=table("error"))
 
 
-def _line(name: str, sums: _Sum, link: str, links: Links, *, is_more: bool) -> Line:
+def _table(said: Sequence[_Said], links: Links, kind: str, *, is_more: bool) -> list[Line]:
+    """Return the lines by task or by error; `is_more`: of the last hour there are more than were read."""
+    sums: dict[str, _Sum] = defaultdict(_Sum)
+    for each in said:
+        sums[getattr(each, kind)].add(each)
+    # What has failed most within the last hour comes first.
+    ordered = sorted(sums.items(), key=lambda item: (*(-number for number in item[1].numbers), item[0]))
+    shown = ordered if len(ordered) <= LINES else ordered[: LINES - 1]
+    rest = [each for _name, each in ordered[len(shown) :]]
+    lines = [_line(name, each, kind, links, is_more=is_more) for name, each in shown]
+    return [*lines, _rest(rest)] if rest else lines
+
+
+def _line(name: str, sums: _Sum, kind: str, links: Links, *, is_more: bool) -> Line:
     hour, day, week = sums.numbers
     # Failed and parked ones together are what is to be dealt with.
     (only, *others) = sorted(sums.statuses)
     chosen = {"attention": "failed"} if others else {"status": only}
-    narrow = {link: name}
+    narrow = {kind: name}
     return Line(
         short_task(name) if name else _("no exception"),
         name,

@@ -123,9 +123,14 @@ def look(calls: CallQuerySet, now: datetime) -> Open:
         f"SELECT * FROM (SELECT {columns} FROM ({sql}) looked WHERE status <> 'started' AND run IS NULL "
         f"AND (due_at IS NULL OR due_at <= %s) ORDER BY COALESCE(due_at, enqueued_at) LIMIT {WAITING}) waiting"
     )
-    found = list(Call.objects.using(calls.db).raw(statement, [*params, *params, instant]))
+    # A union has no order.
+    found = sorted(Call.objects.using(calls.db).raw(statement, [*params, *params, instant]), key=_since)
     running = [call for call in found if call.status == CallStatus.STARTED]
     return Open([call for call in found if call.status != CallStatus.STARTED], running)
+
+
+def _since(call: Call) -> datetime:
+    return call.started_at if call.status == CallStatus.STARTED and call.started_at else call.due_at or call.enqueued_at
 
 
 def waiting(found: Open, now: datetime, links: Links) -> list[OpenCall]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from celery._state import get_current_app
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
 from django_app.admin.bars import in_trouble
@@ -89,13 +90,12 @@ def of_work(trends: Trends, waiting: Sequence[OpenCall], workers: Sequence[LiveW
 
 
 def _rate(trends: Trends, links: Links) -> Tile:
-    share = f"{number(trends.total)}" if not trends.total else f"{trends.failed / trends.total * 100:.1f} %"
-    title = _("%(failed)s of %(total)s that ended.") % {"failed": number(trends.failed), "total": number(trends.total)}
+    facts = {"failed": number(trends.failed), "total": number(trends.total)}
     return Tile(
         label=_("failed or parked"),
-        text=share if trends.total else NOTHING,
-        title=title,
-        link=links.to(status="failed", enqueued=trends.over.value),
+        text=f"{number_format(trends.failed / trends.total * 100, 1)} %" if trends.total else NOTHING,
+        title=_("%(failed)s of %(total)s that ended.") % facts,
+        link=links.to(attention="failed", enqueued=trends.over.value),
     )
 
 
