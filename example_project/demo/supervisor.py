@@ -154,7 +154,7 @@ class Supervisor:
         say("login   admin, password admin (for this demo only)")
         say(f"try     put a CSV file of places into {self._run.var / 'inbox'}")
         say("http    another service orders a report, from the root of the repository:")
-        say(f"        {sys.executable} example_service/press.py http://{HOST}:{port}/lrp {make_token('admin')}")
+        say(f"        {sys.executable} example_project/press.py http://{HOST}:{port}/lrp {make_token('admin')}")
         say("stop    the demo stops by itself" if self._options.once else "stop    Ctrl-C")
 
     def _finish(self, name: str, command: list[str], *, is_shown: bool = False) -> None:

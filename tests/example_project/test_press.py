@@ -23,7 +23,7 @@ def test_the_command_that_the_demo_prints_orders_a_report(start_demo):
     demo = start_demo()
     demo.wait_for("READY")
     demo.wait_for("stop ")
-    command = shlex.split(re.search(r"\S+ example_service/press\.py .*", demo.output).group())
+    command = shlex.split(re.search(r"\S+ example_project/press\.py .*", demo.output).group())
     ordered = order(command, "--pause", "0")
     assert (ordered.returncode, ordered.stderr) == (0, "")
     assert re.fullmatch(r"The atlas has written report \d+\.\n", ordered.stdout)

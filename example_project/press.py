@@ -1,6 +1,6 @@
 """The press office of the atlas: another service, with neither Django nor a broker, that orders reports over HTTP.
 
-    python example_service/press.py http://127.0.0.1:8000/lrp TOKEN --import 1
+    python example_project/press.py http://127.0.0.1:8000/lrp TOKEN --import 1
 
 Ctrl-C calls the report off. The demo prints this command with a token that fits.
 """
