@@ -46,6 +46,7 @@ LIVES = "tests/tracking/test_owned_properties.py"
 CALLS = "tests/conformance/test_calls_memory.py"
 WIRING = "tests/django_app/test_wiring.py"
 DRAINER = "tests/tracking/test_spool_drainer.py"
+HTTP_RIGHTS = "tests/http/test_rights.py"
 AT_ONCE = "django_app/stores/at_once.py"
 AT_ONCE_TESTS = "tests/django_app/test_at_once.py"
 
@@ -485,6 +486,97 @@ MUTANTS = [
         "cursor.fetchone()[0] == wrapper.connection.info.backend_pid",
         "cursor.fetchone()[0]",
         "tests/django_app/test_pooler.py share_a_session",
+    ),
+    Mutant(
+        "http: whoever knows an id sees the call",
+        "django_app/api/handlers.py",
+        "if record is None or not asked.visitor.sees(record):",
+        "if record is None:",
+        f"{HTTP_RIGHTS} sees_and_changes",
+    ),
+    Mutant(
+        "http: whoever sees a call may end it",
+        "django_app/api/handlers.py",
+        "asked.visitor.owns(record) or asked.visitor.may(right)",
+        "asked.visitor.sees(record)",
+        f"{HTTP_RIGHTS} sees_and_changes",
+    ),
+    Mutant(
+        "http: a forbidden id is told apart from an unknown one",
+        "django_app/api/handlers.py",
+        '    if asked.visitor.sees(record):\n        raise lacking(f"lrp_celery.{right}")\n    return None',
+        '    raise lacking(f"lrp_celery.{right}")',
+        f"{HTTP_RIGHTS} sees_and_changes",
+    ),
+    Mutant(
+        "http: results are told to whoever sees the call",
+        "django_app/api/handlers.py",
+        "represent(record, payload), status=status",
+        "represent(record, payload or runtime_of(get_current_app()).callers.payload(record.call_id)), status=status",
+        f"{HTTP_RIGHTS} sees_and_changes",
+    ),
+    Mutant(
+        "http: an inactive user is let in",
+        "django_app/api/visitors.py",
+        " or not visitor.user.is_active:",
+        ":",
+        f"{HTTP_RIGHTS} who_is_not_known",
+    ),
+    Mutant(
+        "http: a session needs no token against forged requests",
+        "django_app/api/views.py",
+        "if endpoint.is_unsafe and visitor.is_by_session:",
+        "if False:",
+        "tests/http/test_sessions.py forged",
+    ),
+    Mutant(
+        "http: a procedure's own permission is not asked for",
+        "django_app/api/starting.py",
+        "if permission is not None and not",
+        "if False and not",
+        "tests/http/test_starting.py lacks_a_right",
+    ),
+    Mutant(
+        "http: a body that does not say its size may have any",
+        "django_app/api/bodies.py",
+        "if len(text) > limit or (",
+        "if (",
+        "tests/http/test_starting.py bounded_that",
+    ),
+    Mutant(
+        "http: the same id again is told as new",
+        "lrp_celery/procedures/calling.py",
+        "        self.is_new = False\n",
+        "",
+        "tests/http/test_starting.py same_id_again",
+    ),
+    Mutant(
+        "http: a waiting request keeps its thread",
+        "django_app/api/waits.py",
+        "executor = executors.pop(context, None)",
+        "executor = None",
+        "tests/http/test_waiting.py neither_threads",
+    ),
+    Mutant(
+        "http: requests come all at once",
+        "django_app/api/views.py",
+        "asyncio.Semaphore(AT_ONCE)",
+        "asyncio.Semaphore(10**6)",
+        "tests/http/test_waiting.py few_threads",
+    ),
+    Mutant(
+        "http: a repeated request makes another call",
+        "lrp_celery/procedures/http/wire.py",
+        "        answer = yield request\n",
+        "        answer = yield request\n        if request.method == 'POST':\n            request.body['id'] += '+'\n",
+        "tests/http/test_client.py repeated_with_the_same_id",
+    ),
+    Mutant(
+        "http: an abort does not release who waits",
+        "lrp_celery/procedures/http/procedure.py",
+        "            reading.release(call)\n",
+        "",
+        "tests/http/test_client.py releases_at_once",
     ),
 ]
 

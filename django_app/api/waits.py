@@ -73,13 +73,14 @@ async def _leave_thread() -> bool:
 
     Whatever runs in a thread for this request later gets a new one.
     """
+    # asgiref's own, and no part of what it promises.
+    executors = getattr(SyncToAsync, "context_to_thread_executor", None)
     context = SyncToAsync.thread_sensitive_context.get(None)
     # Beneath a middleware that is not async the request's thread waits for us.
-    if context is None or getattr(AsyncToSync.executors, "current", None) is not None:
+    is_beneath = getattr(AsyncToSync.executors, "current", None) is not None
+    if executors is None or context is None or is_beneath or not await sync_to_async(_close_connections)():
         return False
-    if not await sync_to_async(_close_connections)():
-        return False
-    executor = SyncToAsync.context_to_thread_executor.pop(context, None)
+    executor = executors.pop(context, None)
     if executor is not None:
         executor.shutdown(wait=False)
     return True

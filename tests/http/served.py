@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from tests.http import anything  # noqa: F401 - it is to be known, and the worker includes it
 from tests.integration import app  # noqa: F401 - the room's, made first of all, as the package of a project does
+
+# isort: split
+from tests.http import anything  # noqa: F401 - it is to be known, and the worker includes it
 from tests.integration.settings import *  # noqa: F403
 from tests.integration.settings import LRP_CELERY as ROOMS
 

@@ -175,7 +175,7 @@ def test_an_abort_releases_at_once_and_says_why(remote):
     call_id = shop.running(remote.call("2026-10"))
     remote.abort(call_id, "wrong month", by="somebody")
     with pytest.raises(CallAborted, match="wrong month") as caught:
-        remote.get_result(call_id)
+        remote.get_result(call_id, wait=1)
     assert type(caught.value) is CallAborted
     assert (report.get_call(call_id).status, shop.DjangoTrackingStore().look(call_id).abort_by) == ("started", "ada")
     timed = remote.using(timeout=0.001).call("2026-10")

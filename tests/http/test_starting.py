@@ -1,8 +1,11 @@
 """POST procedures/{name}/calls."""
 
+import asyncio
 import json
 
+import httpx
 import pytest
+from django.core.asgi import get_asgi_application
 
 from lrp_celery import calls
 from lrp_celery.procedures.envelope import Envelope
@@ -179,6 +182,26 @@ def test_a_body_is_bounded_before_it_is_read(client, ada, settings):
     # What fits here, but not into a message, is told so, too.
     nearly = client.post(REPORTS, json.dumps({"args": ["x" * 2900]}), content_type=JSON, headers=ada)
     assert (nearly.status_code, "MAX_PAYLOAD" in nearly.json()["detail"]) == (422, True)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_body_is_bounded_that_does_not_say_how_large_it_is(ada, settings):
+    settings.LRP_CELERY = {**settings.LRP_CELERY, "MAX_PAYLOAD": 3000}
+
+    async def pieces():
+        yield b'{"args": ["'
+        for _ in range(100):
+            yield b"x" * 100
+        yield b'"]}'
+
+    async def scenario():
+        transport = httpx.ASGITransport(get_asgi_application())
+        async with httpx.AsyncClient(transport=transport, base_url="http://testserver") as client:
+            return await client.post(REPORTS, content=pieces(), headers={**ada, "Content-Type": JSON})
+
+    answer = asyncio.run(scenario())
+    assert "content-length" not in answer.request.headers
+    assert answer.status_code == 413
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])

@@ -99,7 +99,7 @@ def snapshot(call: Mapping[str, Any]) -> CallSnapshot:
         last_error=error.get("message"),
         error_type=error.get("type"),
         rerun_of=call.get("rerun_of"),
-        progress=None if progress is None else Progress(**progress),
+        progress=None if progress is None else Progress(**{name: progress[name] for name in ("done", "total", "text")}),
         **instants,
     )
 
