@@ -187,7 +187,7 @@ MUTANTS = [
     Mutant(
         "lease: a claim takes a call from a run that lives",
         OWNED,
-        "    if not is_lapsed(record, now, timing):\n        return None, Claim(Verdict.HELD, record)\n",
+        "    elif not is_lapsed(record, now, timing):\n        return None, Claim(Verdict.HELD, record)\n",
         "",
         LIVES,
     ),
