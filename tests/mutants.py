@@ -558,6 +558,13 @@ MUTANTS = [
         "tests/http/test_waiting.py neither_threads",
     ),
     Mutant(
+        "http: nobody looks out for all who wait",
+        "django_app/api/waits.py",
+        "lookout(own, os.getpid()).ensure()",
+        "pass",
+        "tests/http/test_waiting.py asks_for_all",
+    ),
+    Mutant(
         "http: requests come all at once",
         "django_app/api/views.py",
         "asyncio.Semaphore(AT_ONCE)",

@@ -2,7 +2,8 @@
 
 Under ASGI a waiting request holds neither a thread nor a connection to the database: asgiref
 keeps a thread for each request, which is given back before the wait, and a few threads of
-this process look at the calls of all who wait. Under WSGI, or beneath a middleware that is
+this process look at the calls of all who wait; where the database does not tell of news, one
+more asks it for all of them at once. Under WSGI, or beneath a middleware that is
 not async, each request holds a thread anyway; there only so many wait at once, and the
 others are told to ask again.
 """
@@ -19,6 +20,8 @@ from typing import Final
 from asgiref.sync import AsyncToSync, SyncToAsync, sync_to_async
 from django.db import connections
 
+from django_app.api.lookout import lookout
+from django_app.stores import DjangoTrackingStore
 from django_app.wiring import current_runtime
 from lrp_celery.core.errors import CallNotCommitted, CallNotFound, ResultTimeout
 from lrp_celery.procedures.results import Apart, News, Waiting, await_news
@@ -44,7 +47,10 @@ async def lookers() -> Apart | None:
 async def news_of(record: CallRecord, seconds: float, looks: Apart | None) -> News | None:
     """Return how the call stands once there is news of it, or after so many seconds; None: it is gone."""
     if looks is not None:
-        return await _wait(record, seconds, looks)
+        own = current_runtime().own
+        if isinstance(own, DjangoTrackingStore):
+            lookout(own, os.getpid()).ensure()
+        return await _wait(record, seconds, looks, is_watched_over=True)
     apart = current_runtime().apart
     if not _held.acquire(blocking=False):
         return await _look(record, apart)
@@ -54,8 +60,16 @@ async def news_of(record: CallRecord, seconds: float, looks: Apart | None) -> Ne
         _held.release()
 
 
-async def _wait(record: CallRecord, seconds: float, apart: Apart) -> News | None:
-    waiting = Waiting(current_runtime(), record.task, record.call_id, seconds, allow_in_task=True, is_outside=True)
+async def _wait(record: CallRecord, seconds: float, apart: Apart, *, is_watched_over: bool = False) -> News | None:
+    waiting = Waiting(
+        current_runtime(),
+        record.task,
+        record.call_id,
+        seconds,
+        allow_in_task=True,
+        is_outside=True,
+        is_watched_over=is_watched_over,
+    )
     try:
         return await await_news(waiting, apart)
     except CallNotFound:

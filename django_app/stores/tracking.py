@@ -265,6 +265,11 @@ class DjangoTrackingStore(OwningStore):
         # Asked for all the time, and nearly always in vain: a query for whole rows takes longer to put together.
         return super().aborts([call_id for (call_id,) in self._select(asked.values_list("pk"))])
 
+    def still_open(self, call_ids: Sequence[str]) -> set[str]:
+        """Return those of the calls that go on: whoever waits for any other has something to look at."""
+        going_on = Call.objects.filter(pk__in=call_ids, terminal_at=None, abort_requested_at=None, removed_at=None)
+        return {call_id for (call_id,) in self._select(going_on.order_by().values_list("pk"))}
+
     def revoked(self, limit: int) -> Sequence[str]:
         """Return open observed calls whose end somebody has asked for, the latest request first."""
         asked = Call.objects.filter(terminal_at=None, owned=False, abort_requested_at__isnull=False)

@@ -56,6 +56,7 @@ class Waiting:
     """One wait for one call of a task.
 
     `is_outside`: whoever waits is in no transaction, so what he does not see is not there.
+    `is_watched_over`: where the store does not tell, somebody else looks for all who wait, and tells them.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Waiting:
         *,
         allow_in_task: bool = False,
         is_outside: bool = False,
+        is_watched_over: bool = False,
     ) -> None:
         self._runtime = runtime
         self._task = task
@@ -75,6 +77,7 @@ class Waiting:
         self._until = until(wait)
         self._is_allowed = allow_in_task or _state.get_current_worker_task() is None
         self._is_outside = is_outside
+        self._is_watched_over = is_watched_over
         self._pause = _SHORTEST
         self._is_awaited = False
         self._deadline: datetime | None = None
@@ -111,11 +114,10 @@ class Waiting:
 
     def pause(self) -> float:
         """Return for how long to wait for news before the next look."""
-        if self._is_awaited and self._runtime.own.tells:
+        longest = _EAGER if self._waited < _PATIENT_AFTER else _PATIENT
+        if self._is_awaited if self._runtime.own.tells else self._is_watched_over:
             # Only in case that news gets lost.
             longest = _TOLD
-        else:
-            longest = _EAGER if self._waited < _PATIENT_AFTER else _PATIENT
         self._pause = longest if longest == _TOLD else min(self._pause * 1.5, longest)
         return max(0.0, min(self._pause, self._until - time.monotonic(), self._left))
 

@@ -93,6 +93,11 @@ class Newsroom:
         for watch in watches:
             watch.tell()
 
+    def watched(self) -> list[str]:
+        """Return the calls that somebody watches."""
+        with self._lock:
+            return list(self._watches)
+
     @property
     def is_empty(self) -> bool:
         """Whether nobody watches."""

@@ -13,6 +13,7 @@ from django.db import connections
 from django.test import AsyncClient, Client
 
 from django_app.api import views, waits
+from django_app.stores import DjangoTrackingStore
 from lrp_celery.procedures import results
 from tests.conformance.item_store import until
 from tests.http import shop
@@ -121,13 +122,50 @@ def test_under_asgi_those_who_wait_hold_neither_threads_nor_connections(ada, wai
             polls = [client.get(of(call_id, "/result?wait=60"), headers=ada) for _ in range(many)]
             polling = asyncio.gather(*polls)
             await come(lambda: len(waiting) == many)
-            # Those who look, one that listens to the database, and this test's own.
+            # Those who look, one that listens to the database or looks out, and this test's own.
             await come(lambda: len(set(threading.enumerate()) - before) <= waits.LOOKERS + 2)
             await apart(shop.ended, call_id, result="done")
             return await polling
 
     answers = asyncio.run(scenario())
     assert [answer.json()["result"] for answer in answers] == ["done"] * many
+
+
+def test_where_the_database_does_not_tell_one_statement_asks_for_all_who_wait(ada, waiting, monkeypatch):
+    if connections["default"].vendor == "postgresql":
+        pytest.skip("it tells")
+    ids = [report.using(owner="ada").call("2026-10") for _ in range(8)]
+    looks, glances = [], []
+    look, glance = DjangoTrackingStore.look_with_result, DjangoTrackingStore.still_open
+
+    def still_open(self, call_ids):
+        glances.append(set(call_ids))
+        return glance(self, call_ids)
+
+    monkeypatch.setattr(DjangoTrackingStore, "look_with_result", lambda *args: (looks.append(None), look(*args))[1])
+    monkeypatch.setattr(DjangoTrackingStore, "still_open", still_open)
+
+    async def scenario():
+        async with over_asgi() as client:
+            polls = [asyncio.create_task(client.get(of(each, "/result?wait=60"), headers=ada)) for each in ids]
+            await come(lambda: len(waiting) == len(ids))
+            glances.clear()
+            looks.clear()
+            began = time.monotonic()
+            await come(lambda: len(glances) > 10)
+            assert set(ids) in glances
+            # Each for itself looks every two seconds, in case that news gets lost.
+            assert len(looks) <= len(ids) * ((time.monotonic() - began) / 2 + 1)
+            await apart(shop.ended, ids[0], result="first")
+            first = await polls[0]
+            assert not any(poll.done() for poll in polls[1:])
+            for each in ids[1:]:
+                await apart(shop.ended, each, result="done")
+            return first, await asyncio.gather(*polls[1:])
+
+    first, others = asyncio.run(scenario())
+    assert first.json()["result"] == "first"
+    assert {other.json()["result"] for other in others} == {"done"}
 
 
 def test_many_who_come_at_once_are_answered_by_a_few_threads_in_turn(ada, monkeypatch):
