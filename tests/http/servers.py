@@ -5,7 +5,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
+
 from tests.integration.harness import Process, Room, eventually
+
+pytest.importorskip("gunicorn")
+pytest.importorskip("uvicorn")
 
 COMMANDS = {
     "runserver": ["django", "runserver", "--noreload", "127.0.0.1:{port}"],

@@ -20,9 +20,6 @@ from tests.conformance.procedure import ProcedureConformance
 from tests.http.servers import served
 from tests.integration.harness import Room, Workshop
 
-pytest.importorskip("gunicorn")
-pytest.importorskip("uvicorn")
-
 _ROW = re.compile(r"test_lrp_(3[4-9]|4[0-3])_")
 #: The rows about callers, of the suite that all grounds at home pass.
 CallerRows: Any = type(
