@@ -50,7 +50,7 @@ BASE = "http://testserver/lrp"
 def no_pause(monkeypatch):
     """Pauses are noted instead of made."""
     paused = []
-    monkeypatch.setattr(wire.time, "sleep", paused.append)
+    monkeypatch.setattr(wire, "sleep", paused.append)
     return paused
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import Any, Final, TypeAlias, TypeVar
 
 from lrp_celery.core.errors import ConfigurationError, StoreUnavailable
@@ -68,13 +68,13 @@ Talk: TypeAlias = Generator[Step, Answer | None, T]
 
 def insist(request: Request, patience: float) -> Talk[Answer]:
     """Ask until there is an answer; for `patience` seconds, then `StoreUnavailable`."""
-    end, pause = time.monotonic() + patience, _SHORTEST
+    end, pause = monotonic() + patience, _SHORTEST
     while True:
         answer = yield request
         assert answer is not None  # noqa: S101 - a request is answered, whatever befalls it
         if not answer.is_for_later:
             return answer
-        if time.monotonic() + pause > end:
+        if monotonic() + pause > end:
             why = f"status {answer.status}" if answer.status else answer.said.decode()
             raise StoreUnavailable(
                 f"{request.method} {request.path} has no answer for {patience:g} s: {why}. It may have been heard; "
@@ -104,7 +104,7 @@ class Wire:
                 step = talk.send(answer)
                 answer = None
                 if isinstance(step, Pause):
-                    time.sleep(step.seconds)
+                    sleep(step.seconds)
                 else:
                     answer = self._ask(step)
         except StopIteration as end:
