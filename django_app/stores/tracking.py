@@ -23,7 +23,7 @@ from django_app.stores import at_once, counting, enqueuing, placing, renewal, ro
 from django_app.stores.batch import Batch
 from django_app.stores.news import Listener, can_listen
 from django_app.stores.sessions import CallerSession, Session
-from django_app.surroundings import is_callers_only
+from django_app.surroundings import is_callers_only, is_in_transaction
 from lrp_celery.core.errors import StoreError, StoreUnavailable
 from lrp_celery.core.text import clean
 from lrp_celery.core.values import replace
@@ -201,7 +201,7 @@ class DjangoTrackingStore(OwningStore):
             return 0
 
     def _write_on(self, connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord | None) -> bool:
-        if replaces is not None and _is_lost_to_counts(merged.record, replaces):
+        if replaces is not None and _is_lost_to_counts(connection, merged.record, replaces):
             with self._session.atomic():
                 counting.count_these(connection, [replaces.call_id])
                 return self._write_within(connection, merged, replaces)
@@ -366,10 +366,13 @@ class DjangoTrackingStore(OwningStore):
         return await sync_to_async(work)(*args, **kwargs)
 
 
-def _is_lost_to_counts(record: CallRecord, replaces: CallRecord) -> bool:
-    """Whether a row that has ended will no longer say how: it is given to a new call, or removed with its error."""
+def _is_lost_to_counts(connection: BaseDatabaseWrapper, record: CallRecord, replaces: CallRecord) -> bool:
+    """Whether a row that has ended will no longer say how: it is given to a new call, or removed with its error.
+
+    That is not worth keeping others from counting until somebody's transaction ends: then only the error is lost.
+    """
     is_blanked = replaces.error_type is not None and record.error_type is None
-    return replaces.status.is_terminal and (record.status.is_open or is_blanked)
+    return replaces.status.is_terminal and (record.status.is_open or (is_blanked and not is_in_transaction(connection)))
 
 
 def _find(connection: BaseDatabaseWrapper, call_id: str, run: str | None, *, lock: bool = False) -> Found:

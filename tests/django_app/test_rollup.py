@@ -333,6 +333,15 @@ def test_a_failure_that_is_removed_or_outlived_keeps_its_error_in_the_counts(ali
     ]
 
 
+def test_whoever_removes_a_failure_in_a_transaction_keeps_nobody_from_counting(alias, store):
+    call_id = procedure(store, outcome=FAILURE)
+    with transaction.atomic(using=alias), CaptureQueriesContext(connections[alias]) as captured:
+        assert store.remove(call_id)
+    assert not any("hourlyrollup" in query["sql"] for query in captured)
+    roll_up(using=alias)
+    assert [(status, error, calls) for (_, _, status, error), calls in hours(alias).items()] == [("failed", "", 1)]
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["counted before", "not counted before"])
 def test_both_calls_that_had_an_id_one_after_the_other_are_counted(alias, store, before):
     call_id = procedure(store)
