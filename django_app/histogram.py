@@ -16,13 +16,13 @@ from typing import Final
 
 LEAST: Final = timedelta(microseconds=100)
 #: Steps in which a length doubles, and how often the shortest one may.
-_STEPS: Final = 4
+STEPS: Final = 4
 _DOUBLINGS: Final = 33
 MOST: Final = LEAST * 2**_DOUBLINGS
 #: By what share of itself a quantile between `LEAST` and `MOST` may be wrong, at most.
-ERROR: Final = 2 ** (1 / (2 * _STEPS)) - 1
+ERROR: Final = 2 ** (1 / (2 * STEPS)) - 1
 #: What is shorter than `LEAST` is 0, what is longer than `MOST` is this.
-_LAST: Final = _STEPS * _DOUBLINGS + 1
+LAST: Final = STEPS * _DOUBLINGS + 1
 
 
 class Histogram:
@@ -46,6 +46,10 @@ class Histogram:
     def add(self, length: timedelta) -> None:
         """Count one more length."""
         self._counts[_size(length)] += 1
+
+    def count(self, size: int, number: int) -> None:
+        """Count more lengths of a size: its place on the scale, from 0 to `LAST`."""
+        self._counts[size] += number
 
     def update(self, other: Histogram) -> None:
         """Count all that the other one has."""
@@ -76,11 +80,11 @@ class Histogram:
 
 def _size(length: timedelta) -> int:
     ratio = length / LEAST
-    return 0 if ratio < 1 else min(int(log2(ratio) * _STEPS) + 1, _LAST)
+    return 0 if ratio < 1 else min(int(log2(ratio) * STEPS) + 1, LAST)
 
 
 def _middle(size: int) -> timedelta:
     """Return what stands for all lengths of a size: where its ends are off by the same share."""
     if size == 0:
         return LEAST / 2
-    return MOST if size == _LAST else LEAST * 2 ** ((size - 0.5) / _STEPS)
+    return MOST if size == LAST else LEAST * 2 ** ((size - 0.5) / STEPS)

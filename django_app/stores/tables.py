@@ -20,6 +20,8 @@ from django.utils.asyncio import async_unsafe
 
 from django_app.clock import NOW, Moment, moment_sql
 
+#: What MySQL calls the index of a primary key.
+PRIMARY: Final = "PRIMARY"
 _MYSQL_DUPLICATE: Final = 1062
 #: So many parameters a statement may have besides the keys.
 _SPARE: Final = 50
@@ -165,7 +167,7 @@ class Table:
         params: Sequence[Any],
         names: Sequence[str],
         *,
-        by: str = "PRIMARY",
+        by: str,
     ) -> list[tuple[Any, ...]]:
         """Return these columns of the rows of which a condition in SQL holds; after it may stand in what order, and how many.
 

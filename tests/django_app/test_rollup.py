@@ -1,7 +1,8 @@
 """The hourly counts: each call that has ended is counted once, whoever tells of it, counts it or deletes it."""
 
+import random
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from io import StringIO
 
 import pytest
@@ -13,11 +14,13 @@ from django.test.utils import CaptureQueriesContext
 
 from django_app.conf import options
 from django_app.histogram import ERROR, Histogram
+from django_app.lengths import Ended as EndedCall
 from django_app.models import Call, HourlyRollup
 from django_app.purge import purge, purge_older_than
 from django_app.rollup import Counted, roll_up
-from django_app.stores import DjangoTrackingStore, counting
+from django_app.stores import DjangoTrackingStore, counting, summing
 from django_app.stores.sessions import OwnSession
+from django_app.stores.sums import Key
 from lrp_celery.core.errors import ConfigurationError, StoreError
 from lrp_celery.core.ids import new_id
 from lrp_celery.tracking.owned import Delivery, Order, Settlement, Terms
@@ -123,6 +126,54 @@ def test_a_call_that_never_ran_has_neither_waited_for_a_run_nor_taken_any(alias)
     roll_up(using=alias)
     counted = HourlyRollup.objects.using(alias).get()
     assert (counted.calls, counted.waits, counted.runs) == (1, "", "")
+
+
+@pytest.mark.services
+def test_postgresql_sums_up_as_python_does(postgres_alias, monkeypatch):
+    chance = random.Random(7)
+
+    def some(*choices):
+        return chance.choice(choices)
+
+    for _ in range(400):
+        ended = NOON + chance.random() * 3 * HOUR
+        started = some(None, ended - SECOND * chance.lognormvariate(0, 4), ended + SECOND)
+        enqueued = (started or ended) - SECOND * some(0, chance.lognormvariate(0, 3))
+        Call.objects.using(postgres_alias).create(
+            call_id=new_id(),
+            task=some("t", "u", "\N{SNOWMAN} '%s"),
+            status=some("succeeded", "failed", "parked", "aborted", "discarded"),
+            error_type=some(None, "E", "F"),
+            attempt=some(0, 1, 2),
+            retries=some(0, 0, 1),
+            run=some(None, "run"),
+            enqueued_at=enqueued,
+            due_at=some(None, None, enqueued + SECOND, enqueued - SECOND),
+            started_at=started,
+            updated_at=ended,
+            terminal_at=ended,
+        )
+
+    def counted():
+        roll_up(using=postgres_alias, chunk=70)
+        found = HourlyRollup.objects.using(postgres_alias).order_by("pk").values("pk", "calls", "waits", "runs")
+        told = [(row["pk"], row["calls"], *map(Histogram.from_json, (row["waits"], row["runs"]))) for row in found]
+        HourlyRollup.objects.using(postgres_alias).all().delete()
+        Call.objects.using(postgres_alias).update(counted_at=None)
+        return told
+
+    by_sql = counted()
+    monkeypatch.setattr(summing, "is_possible", lambda connection: False)
+    assert counted() == by_sql
+    assert sum(calls for _key, calls, *_ in by_sql) == 400
+
+
+def test_hours_are_those_of_utc_whatever_zone_a_connection_tells_instants_in():
+    known = dict.fromkeys(EndedCall._fields) | {"task": "t", "status": "succeeded", "attempt": 1, "retries": 0}
+    keys = set()
+    for zone in (UTC, timezone(timedelta(hours=5, minutes=30)), timezone(-timedelta(minutes=30))):
+        keys.add(Key.of(EndedCall(**{**known, "terminal_at": (NOON + 50 * SECOND).astimezone(zone)})).digest)
+    assert len(keys) == 1
 
 
 def test_the_hour_is_utcs_whatever_the_time_zone(alias):
