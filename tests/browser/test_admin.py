@@ -106,7 +106,7 @@ def test_pages_work_without_javascript(look, told):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_what_is_coloured_can_be_read(look, told, scheme):
     def use(page):
-        return page.evaluate(CONTRASTS)
+        return page.evaluate(CONTRASTS, COLOURED)
 
     paths = [LIST, detail(told.calls["parked"]), detail(told.calls["patient"]), tree(told.calls["atlas"])]
     for path in paths:
@@ -133,8 +133,12 @@ def test_a_page_is_never_wider_than_the_window(look, told, width):
         assert look(use, path, viewport={"width": width, "height": 800}) <= 0
 
 
-#: The contrast of each badge, flag and coloured text with what lies behind it, by the formula of WCAG 2.
-CONTRASTS = """() => {
+COLOURED = (
+    ".lrp-badge, .lrp-flag, .lrp-sentence, .lrp-error, .lrp-under, .lrp-card dt, .lrp-filters a, "
+    ".lrp-buttons .button:not([aria-disabled])"
+)
+#: The contrast of all text that a selector finds with what lies behind it, by the formula of WCAG 2.
+CONTRASTS = """(coloured) => {
   const channel = (value) => {
     value /= 255;
     return value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
@@ -150,8 +154,6 @@ CONTRASTS = """() => {
     }
     return "rgb(255, 255, 255)";
   };
-  const coloured = ".lrp-badge, .lrp-flag, .lrp-sentence, .lrp-error, .lrp-under, .lrp-card dt, .lrp-filters a,"
-    + " .lrp-buttons .button:not([aria-disabled])";
   return [...document.querySelectorAll(coloured)].map((node) => {
     const [one, other] = [light(getComputedStyle(node).color), light(behind(node))];
     return [node.innerText, (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05)];
