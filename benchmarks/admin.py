@@ -4,7 +4,7 @@
 
 Every page is fetched by the test client from the real admin: the list, each value of each filter, filters
 together, the search for what there is and what there is not, the last page one can turn to, the page of one
-call, the dashboard; and the figures of `lrp_stats`. Shown are how many queries each makes and the milliseconds for which the
+call and of its tree, the dashboard; and the figures of `lrp_stats`. Shown are how many queries each makes and the milliseconds for which the
 server's process was on the CPU for them, with everything in memory: the least of several, for what others do on
 the machine only adds. A query may take 10 ms; `--plans` explains those that take longer. Uses the rows of
 `BENCH_PG` where `fill` has made them, else makes them on a private server first.
@@ -93,6 +93,7 @@ def pages() -> Iterator[tuple[str, str]]:
     child = Call.objects.filter(parent_id__isnull=False).order_by("-enqueued_at").first()
     if child is not None:
         yield _listed(root=child.root_id)
+        yield "a tree", f"{LIST}{child.pk}/tree/"
     for term in (
         middle.pk,
         middle.pk[:13],
