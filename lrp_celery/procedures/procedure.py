@@ -69,8 +69,9 @@ class LongRunningProcedure(Generic[P, R]):
         """The Celery task in the current app."""
         current = getattr(self._target, "_get_current_object", None)
         task = self._target if current is None else current()
-        if not task.app.finalized:
+        if getattr(task, "lrp_procedure", None) is None:
             # Only then do the tasks of an app run their procedures. Celery itself does so at the first message, so never eagerly.
+            # An app counts as finalised as soon as somebody begins to: whoever comes then waits here for him to have done.
             task.app.finalize(auto=True)
         return task
 
@@ -278,7 +279,6 @@ class LongRunningProcedure(Generic[P, R]):
         task.run = Shell(self, task)
         # The shell calls it, once the call is claimed: Celery would for every copy of its message.
         task.before_start = _do_nothing
-        task.lrp_procedure = self
         task.lrp_sensitive = self.options.sensitive
         task._lrp_celery_parameters = self.parameters.positional  # noqa: SLF001 - our own, see tracking.observer
         task.__header__ = self.parameters.header
@@ -289,6 +289,8 @@ class LongRunningProcedure(Generic[P, R]):
             task.acks_late = True
         if "reject_on_worker_lost" not in self._behind.options:
             task.reject_on_worker_lost = False
+        # Last, for it says that all of this is done.
+        task.lrp_procedure = self
 
 
 def _do_nothing(*_: Any, **__: Any) -> None:

@@ -61,6 +61,30 @@ def test_the_first_eager_call_of_an_app_that_nobody_has_finalised_is_owned(make)
     assert make(2).give() == 2
 
 
+def test_whoever_comes_while_an_app_is_finalised_waits_for_its_tasks_to_run_their_procedures(make, monkeypatch):
+    one, begun, go_on = make(1), threading.Event(), threading.Event()
+    adopt = type(one.give).adopt
+
+    def slowly(self, task):
+        begun.set()
+        assert go_on.wait(WAIT)
+        adopt(self, task)
+
+    monkeypatch.setattr(type(one.give), "adopt", slowly)
+    made: list[str] = []
+    callers = [threading.Thread(target=lambda: made.append(one.give.call())) for _ in range(2)]
+    callers[0].start()
+    assert begun.wait(WAIT)
+    assert one.app.finalized, "Celery says so from the beginning"
+    callers[1].start()
+    callers[1].join(0.2)
+    assert made == []
+    go_on.set()
+    for caller in callers:
+        caller.join(WAIT)
+    assert [one.give.get_result(call_id) for call_id in made] == [1, 1]
+
+
 def test_tasks_of_one_name_in_two_apps_are_two_procedures(make):
     one, other = make(1, time_to_live=60), make(2)
     for each, value, live in ((one, 1, timedelta(seconds=60)), (other, 2, None)):
