@@ -219,7 +219,9 @@ class Meeting:
         # What the body did is what the row says.
         begun = events.count("started")
         assert begun == row.runs == max(state["attempt"] for state in states) <= runs, told
-        assert events.count("granted@answer-claim") == begun, told
+        # Where a lease had lapsed, the message may have been sent again, and the answer to that copy noted instead.
+        granted = events.count("granted@answer-claim")
+        assert granted == begun or (row.losses and granted == begun - 1), told
         done = {"succeeded": "returns", "failed": "raises"}.get(row.status)
         assert done is None or done in events, told
         # Whoever waited was told so; or at once that its end was asked for.
