@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from django.db import models
 from django.db.models import Case, F, IntegerField, Sum, Value, When
 
+from lrp_celery.tracking.decisions import FAILURES
+
 if TYPE_CHECKING:
     from django_app.models import HourlyRollup
 
@@ -28,7 +30,7 @@ class RollupQuerySet(models.QuerySet["HourlyRollup"]):
 
     def failures(self) -> RollupQuerySet:
         """Those of calls that failed or were parked."""
-        return self.filter(status__in=("failed", "parked"))
+        return self.filter(status__in=sorted(FAILURES))
 
     def by_hour(self) -> models.QuerySet[HourlyRollup, tuple[datetime, str, int]]:
         """Return (hour, status, number of calls)."""

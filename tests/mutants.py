@@ -539,8 +539,8 @@ MUTANTS = [
     Mutant(
         "http: a body that does not say its size may have any",
         "django_app/api/bodies.py",
-        "if len(text) > limit or (",
-        "if (",
+        "if is_announced or len(text) > limit:",
+        "if is_announced:",
         "tests/http/test_starting.py bounded_that",
     ),
     Mutant(

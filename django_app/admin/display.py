@@ -26,9 +26,13 @@ _TAIL: Final = 8
 
 def badge(status: str) -> SafeString:
     """Return a status as a coloured label that can be read without its colour."""
-    known = status in set(CallStatus)
-    label = STATUS_LABELS[CallStatus(status)] if known else status
-    return format_html('<span class="lrp-badge lrp-{}">{}</span>', status if known else "unknown", label)
+    kind = status if status in set(CallStatus) else "unknown"
+    return format_html('<span class="lrp-badge lrp-{}">{}</span>', kind, status_label(status))
+
+
+def status_label(status: str) -> str:
+    """Return a status in words; one that is not known by its name."""
+    return str(STATUS_LABELS[CallStatus(status)]) if status in set(CallStatus) else status
 
 
 def progress_bar(said: str | None) -> SafeString | str:

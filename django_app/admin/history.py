@@ -10,11 +10,11 @@ from typing import Final
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from django_app.admin.display import error_line, exact, short_worker
+from django_app.admin.display import error_line, exact, short_worker, status_label
 from django_app.admin.tracebacks import of_application
 from django_app.durations import NOTHING, duration
 from django_app.lengths import has_present_run
-from django_app.models import STATUS_LABELS, Attempt, Call
+from django_app.models import Attempt, Call
 from django_app.timeline import Span
 from lrp_celery.core.text import clean_tail
 from lrp_celery.tracking.record import AttemptOutcome
@@ -65,7 +65,7 @@ class Run:
             return _("no end reported") if self.is_unheard else _("running")
         if self.outcome in OUTCOME_LABELS:
             return str(OUTCOME_LABELS[AttemptOutcome(self.outcome)])
-        return str(STATUS_LABELS[CallStatus(self.outcome)]) if self.outcome in set(CallStatus) else self.outcome
+        return status_label(self.outcome)
 
     @property
     def length(self) -> timedelta | None:

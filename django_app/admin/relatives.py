@@ -10,13 +10,12 @@ from typing import Final
 
 from django.utils.safestring import SafeString
 
-from django_app.admin.display import PREVIEW, badge, error_line, moment, short_id, short_task
+from django_app.admin.display import PREVIEW, badge, error_line, moment, short_id, short_task, status_label
 from django_app.admin.families import Place, excerpt, family_of, nest
 from django_app.durations import NOTHING, duration
 from django_app.lengths import run_time_of
-from django_app.models import STATUS_LABELS, Call
+from django_app.models import Call
 from django_app.querysets import CallQuerySet
-from lrp_celery.tracking.status import CallStatus
 
 #: Calls of the same tree that are read, and those of them that the page lists.
 MOST_RELATIVES: Final = 200
@@ -95,7 +94,7 @@ def lineage_of(call: Call, now: datetime, calls: CallQuerySet) -> Lineage:
     root_id = call.root_id or call.pk
     family, is_cut = family_of(calls.only(*BRIEF), root_id, MOST_RELATIVES)
     known = {one.pk: one for one in family}
-    wanted = {root_id, call.root_id, call.parent_id, call.rerun_of} - {None, call.pk, *known}
+    wanted = {root_id, call.parent_id, call.rerun_of} - {None, call.pk, *known}
     known |= calls.only(*BRIEF).in_bulk([key for key in wanted if key]) if wanted else {}
     root = call if root_id == call.pk else known.get(root_id)
     members = {one.pk: one for one in ([] if root is None else [root]) + [*family, call]}
@@ -118,11 +117,7 @@ def lineage_of(call: Call, now: datetime, calls: CallQuerySet) -> Lineage:
 def counts_by_status(calls: Iterable[Call]) -> list[tuple[str, int]]:
     """Return how many calls have which status: (its label, number), the most frequent first."""
     counted = Counter(call.status for call in calls)
-    return [(_label(status), number) for status, number in counted.most_common()]
-
-
-def _label(status: str) -> str:
-    return str(STATUS_LABELS[CallStatus(status)]) if status in set(CallStatus) else status
+    return [(status_label(status), number) for status, number in counted.most_common()]
 
 
 def earlier_calls(call: Call, now: datetime, calls: CallQuerySet) -> list[Relative]:

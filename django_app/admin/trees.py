@@ -98,7 +98,8 @@ def _end(call: Call, now: datetime) -> datetime:
 
 def _row(place: Place, chosen: Call, now: datetime, first: datetime, last: datetime) -> Row:
     call = place.call
-    began, run = _began(call, now), run_time_of(call, now)
+    run, end = run_time_of(call, now), _end(call, now)
+    began = None if run is None else end - run
     wait = None if began is None else max(began - call.enqueued_at, timedelta(0))
     return Row(
         call=call,
@@ -109,15 +110,9 @@ def _row(place: Place, chosen: Call, now: datetime, first: datetime, last: datet
         wait=duration(wait),
         run=duration(run),
         error=error_line(call.error_type, call.last_error, PREVIEW),
-        bar=bar_of(call.enqueued_at, began, _end(call, now), first, last),
+        bar=bar_of(call.enqueued_at, began, end, first, last),
         is_chosen=call.pk == chosen.pk,
     )
-
-
-def _began(call: Call, now: datetime) -> datetime | None:
-    """Return when the newest run began; None if there is none."""
-    run = run_time_of(call, now)
-    return None if run is None else _end(call, now) - run
 
 
 def bar_of(asked: datetime, began: datetime | None, end: datetime, first: datetime, last: datetime) -> Bar:

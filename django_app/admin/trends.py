@@ -15,9 +15,9 @@ from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from django_app.admin.display import status_label
 from django_app.admin.links import Links
 from django_app.charts import Bar, Chart, stack
-from django_app.models import STATUS_LABELS
 from django_app.rollups import HOUR, RollupQuerySet, hour_of
 from lrp_celery.tracking.status import CallStatus
 
@@ -108,7 +108,7 @@ def trends(rollups: RollupQuerySet, now: datetime, over: Over, links: Links) -> 
             _picture("all", step, stretches, OUTCOMES, counts),
             _picture("troubles", _("Of these, not succeeded"), stretches, troubles, counts),
         ],
-        heads=[_label(status) for status in OUTCOMES],
+        heads=[status_label(status) for status in OUTCOMES],
         rows=[(each, [number(each.counts[status]) for status in OUTCOMES]) for each in reversed(stretches)],
         total=counts.total(),
         failed=counts[CallStatus.FAILED] + counts[CallStatus.PARKED],
@@ -170,16 +170,12 @@ def _picture(
         )
         for each in stretches
     ]
-    legend = [Share(status.value, _label(status), number(counts[status])) for status in outcomes]
+    legend = [Share(status.value, status_label(status), number(counts[status])) for status in outcomes]
     return Picture(name, title, stack(bars), legend)
 
 
 def _told(stretch: Stretch, outcomes: Sequence[CallStatus]) -> str:
-    said = [f"{number(stretch.counts[status])} {_label(status)}" for status in outcomes if stretch.counts[status]]
+    said = [f"{number(stretch.counts[status])} {status_label(status)}" for status in outcomes if stretch.counts[status]]
     total = sum(stretch.counts[status] for status in outcomes)
     calls = ngettext("%(count)s call", "%(count)s calls", total) % {"count": number(total)}
     return f"{stretch.name}: {calls}" + (f" ({', '.join(said)})" if said else "")
-
-
-def _label(status: CallStatus) -> str:
-    return str(STATUS_LABELS[status])

@@ -69,8 +69,9 @@ def _has_body(request: HttpRequest) -> bool:
 
 def _read(request: HttpRequest, limit: int) -> bytes:
     said = request.META.get("CONTENT_LENGTH") or "0"
-    text = b"" if said.isdecimal() and int(said[:20]) > limit else request.read(limit + 1)
-    if len(text) > limit or (said.isdecimal() and int(said[:20]) > limit):
+    is_announced = said.isdecimal() and int(said[:20]) > limit
+    text = b"" if is_announced else request.read(limit + 1)
+    if is_announced or len(text) > limit:
         raise Problem(
             problems.TOO_LARGE,
             f"The body may have {limit} bytes (MAX_PAYLOAD): pass the place where the data can be found.",

@@ -1,6 +1,6 @@
 """Counting on PostgreSQL, where one statement marks many calls and sums them up, so that not one of them is read.
 
-What it makes of a row is what `counting.Sums.add` makes of it.
+What it makes of a row is what `sums.Sums.add` makes of it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone, translation
+from django.utils import translation
 
 import django_app
 from django_app.admin.detail import MOST_ATTEMPTS, MOST_DEEDS, MOST_LINES, detail_of
@@ -22,19 +22,8 @@ from django_app.admin.sentence import sentence
 from django_app.durations import NOTHING
 from django_app.models import ActionLog, Attempt, Call, LogLine, Payload
 from lrp_celery.tracking.status import CallStatus, Reason
-from tests.browser.story import Story
 
 LIST = "/admin/lrp_celery/call/"
-
-
-@pytest.fixture
-def story(db):
-    return Story(timezone.now())
-
-
-@pytest.fixture
-def told(story):
-    return story.tell()
 
 
 def page(client, call):

@@ -7,21 +7,14 @@ import pytest
 from django.contrib.admin.utils import quote
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
 from django_app.admin.detail import MOST_TRACED
 from django_app.models import ActionLog, Attempt, Call, LogLine, Payload
-from tests.browser.story import Story
 
 LIST = "/admin/lrp_celery/call/"
 WEIGHT = 150_000
 EVIL = "<script>alert(1)</script>\"'>{{ 7 }}{% x %}&amp;\u202e\u0085\U0001f4a5%s%(x)s{0}\\"
 TEXTS = [field.name for field in Call._meta.get_fields() if field.get_internal_type() in {"CharField", "TextField"}]
-
-
-@pytest.fixture
-def story(db):
-    return Story(timezone.now())
 
 
 def pages(call):

@@ -28,16 +28,6 @@ def _fresh_names():
 
 
 @pytest.fixture
-def story(db):
-    return Story(timezone.now())
-
-
-@pytest.fixture
-def told(story):
-    return story.tell()
-
-
-@pytest.fixture
 def viewer(db):
     """Somebody who may view calls and nothing else."""
     person = get_user_model().objects.create_user("vera", password="vera", is_staff=True)

@@ -10,18 +10,7 @@ from django.utils import timezone
 
 from django_app.admin.trees import MOST_IN_TREE, bar_of, tree_of
 from django_app.models import Call
-from tests.browser.story import Story
 from tests.django_app.test_admin_detail import LIST, text_of
-
-
-@pytest.fixture
-def story(db):
-    return Story(timezone.now())
-
-
-@pytest.fixture
-def told(story):
-    return story.tell()
 
 
 def address(call_id):

@@ -23,7 +23,7 @@ from django_app.beat import beat_schedule, until_next
 from django_app.models import Call, HourlyRollup, Worker
 from django_app.purge import purge_older_than
 from django_app.rollup import roll_up
-from tests.browser.story import WORKER, Story
+from tests.browser.story import WORKER
 
 PAGE = "/admin/lrp_celery/hourlyrollup/"
 LIST = "/admin/lrp_celery/call/"
@@ -34,11 +34,6 @@ HOUR, DAY = 3600, 86_400
 def _fresh():
     tasks.forget()
     values.forget()
-
-
-@pytest.fixture
-def story(db):
-    return Story(timezone.now())
 
 
 @pytest.fixture
