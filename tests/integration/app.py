@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
+from celery.worker.request import Request
 
 from tests.conformance import procedure_tasks
+from tests.integration import truth
 
 #: Celery's settings as JSON, and a file to be made when the process is ready.
 SETTINGS = "LRP_TEST_CELERY"
@@ -27,8 +29,20 @@ def _ready(**_: object) -> None:
     Path(os.environ[READY]).touch()
 
 
+def _note_what_is_accepted() -> None:
+    request: Any = Request
+    on_accepted = request.on_accepted
+
+    def accepted(self: Any, pid: int, time_accepted: float) -> None:
+        on_accepted(self, pid, time_accepted)
+        truth.accepted(self.id)
+
+    request.on_accepted = accepted
+
+
 if SETTINGS in os.environ:
     app = make_app(json.loads(os.environ[SETTINGS]), current=True)
     procedure_tasks.declare(app)
     signals.worker_ready.connect(_ready)
     signals.beat_init.connect(_ready)
+    _note_what_is_accepted()

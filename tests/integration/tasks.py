@@ -6,10 +6,10 @@ import signal
 import sys
 import time
 
-from celery import Task, chain, group, shared_task
+from celery import Task, chain, current_task, group, shared_task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
-from tests.integration.truth import STARTED, hold, note
+from tests.integration.truth import STARTED, hold, note, wait_until_accepted
 
 FOREVER = 60.0
 
@@ -221,26 +221,30 @@ DEATHS = {
 }
 
 
+def end_process(how):
+    """End this process once its worker knows what it runs: until then Celery would hand the delivery to another one."""
+    wait_until_accepted(current_task.request.id)
+    DEATHS[how]()
+    time.sleep(FOREVER)
+
+
 @shared_task(name="tests.die")
 def die(how):
     note(STARTED)
-    DEATHS[how]()
-    time.sleep(FOREVER)
+    end_process(how)
 
 
 @shared_task(name="tests.die_late", acks_late=True)
 def die_late(how):
     note(STARTED)
-    DEATHS[how]()
-    time.sleep(FOREVER)
+    end_process(how)
 
 
 @shared_task(name="tests.die_once", bind=True, acks_late=True, reject_on_worker_lost=True)
 def die_once(self):
     note(STARTED)
     if not self.request.delivery_info["redelivered"]:
-        DEATHS["sigkill"]()
-        time.sleep(FOREVER)
+        end_process("sigkill")
 
 
 # --- Calls that run as long as a test wants

@@ -44,13 +44,31 @@ def note(event: str, call_id: str | None = None) -> None:
 def hold(call_id: str, seconds: float = 60.0, place: str = "") -> None:
     """Wait until the test lets the call go on; `place`: from here at the moment that it names, if it names one."""
     gate = Path(os.environ[FOLDER]) / gate_name(call_id)
-    end = time.monotonic() + seconds
-    while not gate.exists():
-        if time.monotonic() > end:
-            raise TimeoutError("nobody opened the gate")
-        time.sleep(0.01)
+    _wait_for(gate, seconds)
     moment = json.loads(gate.read_text() or "{}").get(place, 0.0)
     time.sleep(max(0.0, moment - time.monotonic()))
+
+
+def accepted(call_id: str) -> None:
+    """Note, in the worker's main process, that it knows which process runs the call."""
+    _accepted(call_id).touch()
+
+
+def wait_until_accepted(call_id: str, seconds: float = 60.0) -> None:
+    """Wait, in the process that runs the call, until its worker's main process knows of it."""
+    _wait_for(_accepted(call_id), seconds)
+
+
+def _accepted(call_id: str) -> Path:
+    return Path(os.environ[FOLDER]) / f"{call_id}.accepted"
+
+
+def _wait_for(file: Path, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not file.exists():
+        if time.monotonic() > end:
+            raise TimeoutError(f"{file.name} never came")
+        time.sleep(0.01)
 
 
 def gate_name(call_id: str) -> str:
