@@ -2,12 +2,12 @@
 
 Its row tells whether a call was counted, and is marked in the transaction that adds to the counts. So it does not
 matter who counts, how many do so at once, how late a report came, or in which order transactions are committed.
-Whoever is about to delete a row, or to give it to a new call, first counts what it says.
+Whoever is about to delete a row, or to give it to a new call, first counts what it says; whoever ends many calls at
+once (`plainly`) counts them in doing so.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -62,29 +62,34 @@ def _locking(connection: BaseDatabaseWrapper) -> str:
 
 
 def _count(connection: BaseDatabaseWrapper, condition: str, params: Sequence[Any], *, by: str) -> int:
+    sums: dict[Key, Sums] = {}
     if summing.is_possible(connection):
-        number, sums = summing.mark(connection, condition, params)
+        counted = summing.mark(connection, condition, params, sums)
     else:
-        number, sums = _mark(connection, rows.calls.find_where(connection, condition, params, Ended._fields, by=by))
-    if sums:
-        _enter(connection, sums)
-    return number
+        found = rows.calls.find_where(connection, condition, params, Ended._fields, by=by)
+        counted = _mark(connection, found, sums)
+    enter(connection, sums)
+    return len(counted)
 
 
-def _mark(connection: BaseDatabaseWrapper, found: Iterable[tuple[Any, ...]]) -> tuple[int, Mapping[Key, Sums]]:
-    sums: dict[Key, Sums] = defaultdict(Sums)
+def _mark(connection: BaseDatabaseWrapper, found: Iterable[tuple[Any, ...]], sums: dict[Key, Sums]) -> list[str]:
     counted = []
     for call in map(Ended._make, found):
-        sums[Key.of(call)].add(call)
+        sums.setdefault(Key.of(call), Sums()).add(call)
         counted.append(call.call_id)
     # Given many keys MySQL may choose to read the whole table, and so wait for rows that others have locked.
     for some in ([each] for each in counted) if connection.vendor == "mysql" else [counted] if counted else ():
         rows.calls.update_any(connection, some, {"counted_at": None}, {"counted_at": NOW})
-    return len(counted), sums
+    return counted
 
 
-def _enter(connection: BaseDatabaseWrapper, sums: Mapping[Key, Sums]) -> None:
-    """Add to the rows of the counts. Everybody locks them in the same order, those that are new last."""
+def enter(connection: BaseDatabaseWrapper, sums: Mapping[Key, Sums]) -> None:
+    """Add to the rows of the counts what the calls make that were marked in this transaction.
+
+    Everybody locks these rows in the same order, those that are new last, and all after the rows of calls.
+    """
+    if not sums:
+        return
     keys = {key.digest: key for key in sums}
     left = _add(connection, {digest: sums[key] for digest, key in keys.items()})
     new = [{"key": digest, **keys[digest]._asdict(), **left[digest].values()} for digest in sorted(left)]

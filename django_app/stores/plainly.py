@@ -1,7 +1,8 @@
 """What nearly all reports say (a call's first run began, it succeeded), written without reading the rows first.
 
 On PostgreSQL only. The condition of each statement says when the rule (`lrp_celery.tracking.merge`) would change
-a row just so; what it does not hold for is left to the rule itself.
+a row just so; what it does not hold for is left to the rule itself. Where many calls end together, the statement
+that ends them counts them, too: to mark them afterwards would write each row and its entries in the indexes again.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_app.stores import rows
+from django_app.stores import counting, rows, summing
+from django_app.stores.sums import Key, Sums
 from django_app.stores.tables import array_literal, execute
 from lrp_celery.tracking.folding import PlainRun
 
+#: Fewer calls than this are cheaper counted together with others, later.
+_MANY: Final = 20
 _MICROSECOND: Final = timedelta(microseconds=1)
 _BEGAN: Final = "STATEMENT_TIMESTAMP() - news.began * INTERVAL '1 microsecond'"
 _ENDED: Final = "STATEMENT_TIMESTAMP() - news.ended * INTERVAL '1 microsecond'"
@@ -74,9 +78,17 @@ def write(connection: BaseDatabaseWrapper, runs: Iterable[PlainRun]) -> set[str]
     for plain in runs:
         alike[plain.began is not None, plain.ended is not None].append(_row(plain))
     written: set[str] = set()
-    for kind, news in alike.items():
+    sums: dict[Key, Sums] = {}
+    for (began, ended), news in alike.items():
+        counts = ended and len(news) >= _MANY
+        update = _update(rows.calls.quoted(connection), (began, ended), counts=counts)
         arrays = [array_literal(column) for column in zip(*news, strict=True)]
-        written.update(call_id for (call_id,) in execute(connection, _statement(connection, kind), arrays).fetchall())
+        if counts:
+            written.update(summing.run(connection, update, arrays, sums))
+        else:
+            written.update(call_id for (call_id,) in execute(connection, update, arrays).fetchall())
+    # Last of all, as others who count at the same time wait from here to the end.
+    counting.enter(connection, sums)
     return written
 
 
@@ -92,19 +104,17 @@ def _microseconds(age: timedelta | None) -> int | None:
     return None if age is None else age // _MICROSECOND
 
 
-def _statement(connection: BaseDatabaseWrapper, kind: tuple[bool, bool]) -> str:
-    return _text(rows.calls.quoted(connection), kind)
-
-
-@lru_cache(maxsize=8)
-def _text(table: str, kind: tuple[bool, bool]) -> str:
+@lru_cache(maxsize=16)
+def _update(table: str, kind: tuple[bool, bool], *, counts: bool) -> str:
     story = _STORIES[kind]
     latest = f"GREATEST(call.updated_at, {', '.join(story.times)})"
     ends = (f"terminal_at = {latest}",) if kind[1] else ()
-    settings = ", ".join((*story.settings, *ends, f"updated_at = {latest}", "version = call.version + 1"))
+    marks = (summing.MARK,) if counts else ()
+    settings = ", ".join((*story.settings, *ends, *marks, f"updated_at = {latest}", "version = call.version + 1"))
     names = ", ".join(name for name, _ in _COLUMNS)
     arrays = ", ".join(f"%s::{kind}[]" for _, kind in _COLUMNS)
-    return (
+    update = (
         f"UPDATE {table} AS call SET {settings} FROM unnest({arrays}) AS news({names}) "
-        f"WHERE call.call_id = news.call_id AND {story.only_if} RETURNING call.call_id"
+        f"WHERE call.call_id = news.call_id AND {story.only_if}"
     )
+    return summing.summing_up(update) if counts else f"{update} RETURNING call.call_id"

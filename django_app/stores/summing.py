@@ -1,11 +1,10 @@
-"""Counting on PostgreSQL, where one statement marks many calls and sums them up, so that not one of them is read.
+"""Counting on PostgreSQL, where the statement that changes many calls also sums them up, so that not one of them is read.
 
 What it makes of a row is what `sums.Sums.add` makes of it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -19,15 +18,19 @@ from django_app.stores import rows
 from django_app.stores.sums import Key, Sums
 from django_app.stores.tables import Table, array_literal, execute
 
-_RAN: Final = "started_at IS NOT NULL AND (run IS NOT NULL OR status = 'succeeded')"
-_DUE: Final = "CASE WHEN attempt > 1 OR retries > 0 THEN due_at ELSE GREATEST(enqueued_at, due_at) END"
+_RAN: Final = "call.started_at IS NOT NULL AND (call.run IS NOT NULL OR call.status = 'succeeded')"
+_DUE: Final = (
+    "CASE WHEN call.attempt > 1 OR call.retries > 0 THEN call.due_at ELSE GREATEST(call.enqueued_at, call.due_at) END"
+)
 _FAILED: Final = ", ".join(f"'{status}'" for status in FAILED_VALUES)
 _RETURNED: Final = (
-    *("DATE_TRUNC('hour', terminal_at, 'UTC') AS hour", "task", "status"),
-    f"CASE WHEN status IN ({_FAILED}) THEN COALESCE(error_type, '') ELSE '' END AS error_type",
-    f"CASE WHEN {_RAN} THEN EXTRACT(EPOCH FROM started_at - ({_DUE}))::double precision END AS waited",
-    f"CASE WHEN {_RAN} THEN EXTRACT(EPOCH FROM terminal_at - started_at)::double precision END AS ran",
+    *("call.call_id", "DATE_TRUNC('hour', call.terminal_at, 'UTC') AS hour", "call.task", "call.status"),
+    f"CASE WHEN call.status IN ({_FAILED}) THEN COALESCE(call.error_type, '') ELSE '' END AS error_type",
+    f"CASE WHEN {_RAN} THEN EXTRACT(EPOCH FROM call.started_at - ({_DUE}))::double precision END AS waited",
+    f"CASE WHEN {_RAN} THEN EXTRACT(EPOCH FROM call.terminal_at - call.started_at)::double precision END AS ran",
 )
+#: What a statement that changes the table `call` sets, so that its rows are marked as counted.
+MARK: Final = "counted_at = CLOCK_TIMESTAMP()"
 
 
 def is_possible(connection: BaseDatabaseWrapper) -> bool:
@@ -35,22 +38,37 @@ def is_possible(connection: BaseDatabaseWrapper) -> bool:
     return connection.vendor == "postgresql"
 
 
-def mark(connection: BaseDatabaseWrapper, condition: str, params: Sequence[Any]) -> tuple[int, Mapping[Key, Sums]]:
-    """Mark the calls of which a condition in SQL holds as counted, and return how many they are, and their sums.
+def mark(connection: BaseDatabaseWrapper, condition: str, params: Sequence[Any], sums: dict[Key, Sums]) -> list[str]:
+    """Mark the calls of which a condition in SQL holds as counted, add them to the sums, and return them.
 
     After the condition may stand in what order, how many and how locked; they have all ended.
     """
-    sums: dict[Key, Sums] = defaultdict(Sums)
-    total = 0
-    statement = _statement(rows.calls.quoted(connection), condition)
-    for hour, task, status, error_type, waited, ran, calls in execute(connection, statement, params).fetchall():
-        each = sums[Key(as_utc(hour), task, status, error_type)]
-        each.calls += calls
-        for histogram, size in ((each.waits, waited), (each.runs, ran)):
+    return run(connection, _marking(rows.calls.quoted(connection), condition), params, sums)
+
+
+def run(connection: BaseDatabaseWrapper, statement: str, params: Sequence[Any], sums: dict[Key, Sums]) -> list[str]:
+    """Run what `summing_up` returned, add the calls that it has marked to the sums, and return them."""
+    calls: list[str] = []
+    for hour, task, status, error_type, waited, ran, call_ids in execute(connection, statement, params).fetchall():
+        more, number = sums.setdefault(Key(as_utc(hour), task, status, error_type), Sums()), len(call_ids)
+        more.calls += number
+        for histogram, size in ((more.waits, waited), (more.runs, ran)):
             if size is not None:
-                histogram.count(size, calls)
-        total += calls
-    return total, sums
+                histogram.count(size, number)
+        calls += call_ids
+    return calls
+
+
+def summing_up(update: str, before: str = "") -> str:
+    """Return the statement that does an update of the table `call`, which sets `MARK`, and sums up what it has changed.
+
+    All rows that it changes have ended by it, or before. `before`: what stands before it in its WITH.
+    """
+    return (
+        f"WITH {before}counted AS ({update} RETURNING {', '.join(_RETURNED)}) "
+        f"SELECT hour, task, status, error_type, {_size('waited')}, {_size('ran')}, ARRAY_AGG(call_id) FROM counted "
+        "GROUP BY 1, 2, 3, 4, 5, 6"
+    )
 
 
 def write(connection: BaseDatabaseWrapper, table: Table, news: Mapping[str, Sums]) -> None:
@@ -66,14 +84,9 @@ def write(connection: BaseDatabaseWrapper, table: Table, news: Mapping[str, Sums
 
 
 @lru_cache(maxsize=32)
-def _statement(table: str, condition: str) -> str:
-    return (
-        f"WITH taken AS (SELECT call_id FROM {table} WHERE {condition}), counted AS ("
-        f"UPDATE {table} AS call SET counted_at = CLOCK_TIMESTAMP() FROM taken WHERE call.call_id = taken.call_id "
-        f"RETURNING {', '.join(_RETURNED)}) "
-        f"SELECT hour, task, status, error_type, {_size('waited')}, {_size('ran')}, COUNT(*) FROM counted "
-        "GROUP BY 1, 2, 3, 4, 5, 6"
-    )
+def _marking(table: str, condition: str) -> str:
+    taken = f"taken AS (SELECT call_id FROM {table} WHERE {condition}), "
+    return summing_up(f"UPDATE {table} AS call SET {MARK} FROM taken WHERE call.call_id = taken.call_id", taken)
 
 
 def _size(length: str) -> str:

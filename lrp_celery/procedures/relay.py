@@ -21,6 +21,8 @@ logger = logging.getLogger("lrp_celery.relay")
 _BELIEVED: Final = 5.0
 #: Seconds that the broker may take to answer: whoever relays renews leases, too.
 _LONGEST: Final = 1.0
+#: Seconds from a message's leaving its queue until a worker that has nothing else to do has claimed its call.
+_TAKEN: Final = 0.2
 #: What AMQP says of a queue that is not there.
 _NOT_FOUND: Final = "404"
 
@@ -31,12 +33,13 @@ class Relay:
     A message that nobody has claimed for long need not be lost: its queue may be long. It is
     sent again only if a call that was asked for later has been started, or if the queue is
     empty. Whatever is sent once too often is refused when it is claimed. A broker that is away
-    is left alone for a while.
+    is left alone for a while. `pause` waits for so many seconds.
     """
 
-    def __init__(self, app: Any, store: CallStore) -> None:
+    def __init__(self, app: Any, store: CallStore, *, pause: Callable[[float], object] = time.sleep) -> None:
         self._app = app
         self._store = store
+        self._pause = pause
         self._broker = Publisher()
         self._within = min(_LONGEST, store.timing.lease / 5)
         # A queue that was empty so long ago does not hold what was sent before.
@@ -81,7 +84,11 @@ class Relay:
         return named or (str(record.queue),)
 
     def _is_empty(self, queue: str) -> bool:
-        return self._broker.do(partial(self._look_into, queue), self._within)
+        is_empty = self._broker.do(partial(self._look_into, queue), self._within)
+        if is_empty:
+            # The last message may have been taken out just now. What is claimed by then is not sent.
+            self._pause(_TAKEN)
+        return is_empty
 
     def _look_into(self, queue: str) -> bool:
         with self._app.connection_for_write() as connection:

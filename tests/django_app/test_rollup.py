@@ -23,6 +23,7 @@ from django_app.stores.sessions import OwnSession
 from django_app.stores.sums import Key
 from lrp_celery.core.errors import ConfigurationError, StoreError
 from lrp_celery.core.ids import new_id
+from lrp_celery.core.values import replace
 from lrp_celery.tracking.owned import Delivery, Order, Settlement, Terms
 from lrp_celery.tracking.record import Turn
 from lrp_celery.tracking.reports import CallFacts, Ended, Enqueued, ErrorFacts, NotRun, Outcome, RunFacts, Started, Told
@@ -78,6 +79,16 @@ def hours(alias):
 
 def total(alias):
     return HourlyRollup.objects.using(alias).aggregate(Sum("calls"))["calls__sum"] or 0
+
+
+def alias_of(store):
+    return store._session.alias
+
+
+def sums(alias):
+    """All that is counted, in their order: (key, calls, waits, runs)."""
+    found = HourlyRollup.objects.using(alias).order_by("pk").values_list("pk", "calls", "waits", "runs")
+    return [(key, calls, *map(Histogram.from_json, both)) for key, calls, *both in found]
 
 
 def hour_of(instant):
@@ -156,8 +167,7 @@ def test_postgresql_sums_up_as_python_does(postgres_alias, monkeypatch):
 
     def counted():
         roll_up(using=postgres_alias, chunk=70)
-        found = HourlyRollup.objects.using(postgres_alias).order_by("pk").values("pk", "calls", "waits", "runs")
-        told = [(row["pk"], row["calls"], *map(Histogram.from_json, (row["waits"], row["runs"]))) for row in found]
+        told = sums(postgres_alias)
         HourlyRollup.objects.using(postgres_alias).all().delete()
         Call.objects.using(postgres_alias).update(counted_at=None)
         return told
@@ -202,12 +212,110 @@ def test_counting_that_breaks_off_has_counted_nothing(alias, store, monkeypatch)
         raise StoreError("torn")
 
     with monkeypatch.context() as broken:
-        broken.setattr(counting, "_enter", torn)
+        broken.setattr(counting, "enter", torn)
         with pytest.raises(StoreError):
             store.count_ended(10)
     assert (total(alias), Call.objects.using(alias).filter(counted_at=None).count()) == (0, 2)
     assert roll_up(using=alias).calls == 2
     assert total(alias) == 2
+
+
+def enqueued(store, number, task="t"):
+    calls = [new_id() for _ in range(number)]
+    for call_id in calls:
+        store.report(Enqueued(call_id=call_id, facts=replace(FACTS, task=task)))
+    return calls
+
+
+def end(store, calls, *, in_steps=False):
+    """Let each of them have waited for a second and run for two, all of it told together or the end apart."""
+    began, ended = (
+        [
+            Told(report(call_id=call_id, facts=FACTS, run=replace(RUN, started_at=NOON), **more), age)
+            for call_id in calls
+        ]
+        for report, more, age in ((Started, {}, 2 * SECOND), (Ended, {"outcome": DONE}, 0 * SECOND))
+    )
+    Call.objects.using(alias_of(store)).filter(pk__in=calls).update(enqueued_at=store._now() - 3 * SECOND)
+    for told in (began, ended) if in_steps else (began + ended,):
+        assert list(store.report_many(told)) == []
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("in_steps", [False, True], ids=["at once", "in steps"])
+def test_many_calls_that_end_together_are_counted_by_the_statement_that_ends_them(postgres_alias, in_steps):
+    store = DjangoTrackingStore(postgres_alias)
+    calls = [*enqueued(store, 30), *enqueued(store, 25, "u")]
+    with CaptureQueriesContext(connections[postgres_alias]) as captured:
+        end(store, calls, in_steps=in_steps)
+    written = [query["sql"] for query in captured if "STATEMENT_TIMESTAMP" in query["sql"]]
+    assert len(written) == 1 + in_steps
+    assert not Call.objects.using(postgres_alias).filter(counted_at=None).exists()
+    by_statement = sums(postgres_alias)
+    assert {calls for _key, calls, *_ in by_statement} == {30, 25}
+    assert {lengths.number for *_, waits, runs in by_statement for lengths in (waits, runs)} == {30, 25}
+    HourlyRollup.objects.using(postgres_alias).all().delete()
+    Call.objects.using(postgres_alias).update(counted_at=None)
+    roll_up(using=postgres_alias)
+    assert sums(postgres_alias) == by_statement
+
+
+@pytest.mark.services
+def test_a_few_that_end_together_are_left_to_be_counted_with_others(postgres_alias):
+    store = DjangoTrackingStore(postgres_alias)
+    end(store, enqueued(store, 3))
+    assert (total(postgres_alias), Call.objects.using(postgres_alias).filter(counted_at=None).count()) == (0, 3)
+    assert (roll_up(using=postgres_alias).calls, total(postgres_alias)) == (3, 3)
+
+
+@pytest.mark.services
+def test_what_ends_many_ends_none_where_it_cannot_count_them(postgres_alias, monkeypatch):
+    store = DjangoTrackingStore(postgres_alias)
+    calls = enqueued(store, 30)
+
+    def torn(*args):
+        raise StoreError("torn")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(counting, "enter", torn)
+        with pytest.raises(StoreError):
+            end(store, calls)
+    assert not Call.objects.using(postgres_alias).exclude(status="submitted", counted_at=None).exists()
+    end(store, calls)
+    assert total(postgres_alias) == 30
+
+
+@pytest.mark.services
+def test_those_who_end_calls_and_those_who_count_them_count_each_call_once(postgres_alias):
+    first = DjangoTrackingStore(postgres_alias)
+    mine = [enqueued(first, 40 if number % 2 else 10, f"t{number % 3}") for number in range(24)]
+    start, halves = threading.Barrier(3), (mine[:12], mine[12:])
+
+    def ending(batches):
+        session = OwnSession(postgres_alias)
+        store = DjangoTrackingStore(session=session)
+        start.wait(20)
+        for calls in batches:
+            end(store, calls)
+        session.close()
+        connections[postgres_alias].close()
+
+    def counting_beside():
+        start.wait(20)
+        while Call.objects.using(postgres_alias).filter(counted_at=None).exists():
+            first.count_ended(20)
+        connections[postgres_alias].close()
+
+    threads = [threading.Thread(target=ending, args=(half,)) for half in halves]
+    threads.append(threading.Thread(target=counting_beside))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    assert total(postgres_alias) == 24 * 25
+    counted = HourlyRollup.objects.using(postgres_alias).values("task").annotate(calls=Sum("calls"))
+    assert {row["task"]: row["calls"] for row in counted} == {"t0": 200, "t1": 200, "t2": 200}
 
 
 def test_two_who_count_at_once_count_each_call_once(alias):
