@@ -22,6 +22,7 @@ from django_app.admin.conditions import flags_of
 from django_app.admin.detail import detail_of
 from django_app.admin.display import (
     badge,
+    clock_time,
     error_line,
     moment,
     preview,
@@ -73,6 +74,10 @@ class CallAdmin(CallActions, TreePage):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = CappedPaginator
+    #: Seconds between two refreshes by the page's script, of the list, and of the page of a call that has not ended;
+    #: None: it never refreshes itself.
+    refresh_every: int | None = 15
+    refresh_call_every: int | None = 5
 
     class Media:
         css = {"all": ("lrp_celery/admin.css",)}
@@ -101,6 +106,11 @@ class CallAdmin(CallActions, TreePage):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """Return the list that reads few columns."""
         return CallChangeList
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Show the list, or act on what was ticked in it."""
+        context = {"at": clock_time(timezone.now()), "refresh_every": self.refresh_every, **(extra_context or {})}
+        return super().changelist_view(request, context)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Call], search_term: str
@@ -204,8 +214,11 @@ class CallAdmin(CallActions, TreePage):
             raise PermissionDenied
         if call is None:
             return self.unknown(request, unquote(object_id))
+        now = timezone.now()
         context = {
             **self.admin_site.each_context(request),
+            "at": clock_time(now),
+            "refresh_every": None if call.is_terminal else self.refresh_call_every,
             "title": short_task(call.task),
             "opts": self.opts,
             "original": call,
@@ -215,7 +228,7 @@ class CallAdmin(CallActions, TreePage):
             "call": call,
             "detail": detail_of(
                 call,
-                timezone.now(),
+                now,
                 self.get_queryset(request),
                 shows_payload=self._may_see(request, "view_payload"),
                 shows_deeds=self._may_see(request, "view_actionlog"),

@@ -13,10 +13,10 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from django_app.admin import present, tiles
+from django_app.admin.display import clock_time
 from django_app.admin.failures import Failures, failures
 from django_app.admin.links import Links
 from django_app.admin.present import LiveWorker, OpenCall
@@ -72,7 +72,7 @@ def dashboard(calls: CallQuerySet, rollups: RollupQuerySet, now: datetime, over:
     trend = trends(rollups, now, over, links)
     troubles = tiles.troubles(calls)
     return Dashboard(
-        at=date_format(timezone.localtime(now), "H:i:s"),
+        at=clock_time(now),
         troubles=tiles.of_troubles(troubles, links),
         work=tiles.of_work(trend, waiting, workers, links),
         tracking=tiles.of_tracking(workers, troubles),

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -56,6 +57,11 @@ def exact(instant: datetime) -> str:
     """Return an instant to the millisecond, in the current time zone, with that zone's name."""
     local = timezone.localtime(instant)
     return f"{local.replace(tzinfo=None).isoformat(sep=' ', timespec='milliseconds')} {local.tzname()}"
+
+
+def clock_time(instant: datetime) -> str:
+    """Return an instant as a clock shows it, in the current time zone."""
+    return date_format(timezone.localtime(instant), "H:i:s")
 
 
 def moment(instant: datetime | None, now: datetime) -> SafeString | str:

@@ -10,6 +10,7 @@ from django.utils import timezone
 from django_app.admin import tasks, values
 from django_app.models import Call
 from tests.browser.conftest import follow
+from tests.browser.refreshing import mark, with_a_clock
 from tests.browser.story import Story
 from tests.browser.test_admin import CONTRAST, CONTRASTS
 
@@ -80,19 +81,6 @@ def test_a_week_is_one_click_away(look, told):
         return page.locator(".lrp-picture h2").first.inner_text()
 
     assert look(use, PAGE) == "Calls per 3 hours"
-
-
-def with_a_clock(page):
-    """Load the page once more, with a clock that is turned by hand; return how, and what the page asks for."""
-    page.clock.install()
-    page.reload()
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    return page.clock.run_for, asked
-
-
-def mark(page):
-    page.evaluate("for (const part of document.querySelectorAll('[data-lrp-refresh]')) part.dataset.old = 'yes'")
 
 
 def test_the_page_keeps_itself_up_to_date_and_what_is_unfolded_stays_so(look, told):

@@ -1,6 +1,6 @@
-/* Keeps the parts of a page that are marked with data-lrp-refresh as they are now: fetches the page again, and puts
-   the new parts, found by their ids, in the place of the old ones. It rests while nobody looks at the page, and
-   leaves alone what somebody is using. Without it, the page is as it was when it was asked for. */
+/* Keeps the parts of a page that are marked with data-lrp-refresh as they are now: fetches the page again, and makes
+   each part, found by its id, equal to the new one. It rests while nobody looks at the page, leaves alone what somebody
+   is using, and ends when a page says no more how often. Without it, the page is as it was when it was asked for. */
 
 (() => {
   "use strict";
@@ -19,19 +19,36 @@
 
   const isInUse = (part) => {
     const chosen = document.getSelection();
-    return part.contains(document.activeElement) || (chosen && !chosen.isCollapsed && chosen.containsNode(part, true));
+    const isChosen = chosen && !chosen.isCollapsed && chosen.containsNode(part, true);
+    return isChosen || part.contains(document.activeElement) || part.querySelector("input:checked");
   };
 
-  const put = (fresh, part) => {
-    for (const open of part.querySelectorAll("details[open][id]")) {
-      const same = fresh.querySelector(`#${CSS.escape(open.id)}`);
-      if (same) same.open = true;
+  /* Elements that stay are not replaced: whoever has unfolded or scrolled one, or listens to it, loses nothing. */
+  const become = (old, fresh) => {
+    if (old.nodeType !== Node.ELEMENT_NODE) {
+      if (old.data !== fresh.data) old.data = fresh.data;
+      return;
     }
-    const scrolled = [...part.querySelectorAll(".lrp-scroll")].map((box) => [box.scrollLeft, box.scrollTop]);
-    part.replaceWith(fresh);
-    fresh.querySelectorAll(".lrp-scroll").forEach((box, place) => {
-      if (scrolled[place]) [box.scrollLeft, box.scrollTop] = scrolled[place];
-    });
+    for (const { name } of [...old.attributes]) {
+      if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+    }
+    for (const { name, value } of fresh.attributes) {
+      if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    }
+    [...fresh.childNodes].forEach((child, place) => put(child, old, place));
+    // What was in the way of new ones has been pushed to the end.
+    while (old.childNodes.length > fresh.childNodes.length) old.lastChild.remove();
+  };
+
+  const put = (child, parent, place) => {
+    const there = parent.childNodes[place];
+    const same = child.id ? [...parent.children].find((each) => each.id === child.id) : there;
+    if (!same || same.nodeName !== child.nodeName || (same.id || "") !== (child.id || "")) {
+      parent.insertBefore(document.importNode(child, true), there || null);
+      return;
+    }
+    if (same !== there) parent.insertBefore(same, there);
+    become(same, child);
   };
 
   const refresh = async () => {
@@ -44,8 +61,9 @@
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const part of document.querySelectorAll("[data-lrp-refresh][id]")) {
         const fresh = page.getElementById(part.id);
-        if (fresh && !isInUse(part)) put(document.adoptNode(fresh), part);
+        if (fresh && !isInUse(part)) become(part, fresh);
       }
+      if (!page.querySelector("[data-lrp-every]")) end();
     } catch {
       const at = document.getElementById("lrp-at");
       if (at && !at.dataset.lrpStale) {
@@ -55,6 +73,12 @@
     } finally {
       isAsking = false;
     }
+  };
+
+  const end = () => {
+    clearInterval(ticking);
+    document.removeEventListener("visibilitychange", tick);
+    button.closest(".lrp-at").remove();
   };
 
   const tick = () => {
@@ -67,7 +91,7 @@
     if (!isPaused) refresh();
   });
   document.addEventListener("visibilitychange", tick);
-  setInterval(tick, 1000);
+  const ticking = setInterval(tick, 1000);
   show();
   button.hidden = false;
 })();
