@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ DECK = (
     *("kill broker", "cut broker", "cut broker"),
     *("cut database", "cut database", "restart database"),
 )
+#: What comes on top where somebody calls over HTTP.
+SERVERS_DECK = ("kill server", "kill server", "freeze server")
 #: Seconds between two faults, on average.
 PAUSE = 2.2
 FROZEN = 3 * LEASE + 0.5
@@ -41,12 +43,12 @@ class Blow:
     choice: int
 
 
-def schedule(seed: int) -> Iterator[Blow]:
+def schedule(seed: int, deck: Sequence[str] = DECK) -> Iterator[Blow]:
     """Yield disturbances without end."""
     chance = random.Random(seed)
     at = 0.0
     while True:
-        for kind in chance.sample(DECK, len(DECK)):
+        for kind in chance.sample(deck, len(deck)):
             at += chance.uniform(0.3, 2 * PAUSE - 0.3)
             yield Blow(at=at, kind=kind, choice=chance.randrange(1 << 30))
 
@@ -62,6 +64,8 @@ class Nemesis:
     callers: list[Any]
     blows: Iterator[Blow]
     reader: ledger.Reader
+    servers: Sequence[Any] = ()
+    """Those of the API, where somebody calls over HTTP."""
     _began: float = field(default_factory=time.monotonic)
     _next: Blow | None = None
     _frozen: dict[int, tuple[float, Callable[[], None]]] = field(default_factory=dict)
@@ -81,7 +85,7 @@ class Nemesis:
 
     def revive(self) -> None:
         """Start whatever has ended."""
-        for process in (*self.workers, *self.callers):
+        for process in (*self.workers, *self.callers, *self.servers):
             if not process.is_alive:
                 # What is left of it must end by itself.
                 process.start()
@@ -106,6 +110,13 @@ class Nemesis:
 
     def _kill_caller(self, chance: random.Random) -> None:
         self._kill(chance, [chance.choice(self.callers).pid])
+
+    def _kill_server(self, chance: random.Random) -> None:
+        self._kill(chance, [chance.choice(self.servers).pid])
+
+    def _freeze_server(self, chance: random.Random) -> None:
+        pid = chance.choice(self.servers).pid
+        self._freeze(pid, lambda number: os.kill(pid, number))
 
     def _kill(self, chance: random.Random, pids: list[int]) -> None:
         if pids:

@@ -1,8 +1,9 @@
 """Random chaos with real processes: `python -m tests.chaos.run --seed 7 --calls 5000 --broker redis`.
 
 Two workers and two callers of their own on a broker and a PostgreSQL of their own, all of which are
-killed, frozen and cut by a schedule that follows from the seed, while calls are purged. When all the
-calls are made everything is left in peace; then the invariants are checked. Exits 1 if one is violated.
+killed, frozen and cut by a schedule that follows from the seed, while calls are purged. With `--http` one of
+the callers is another service, and the server over which it calls is killed, too. When all the calls are made
+everything is left in peace; then the invariants are checked. Exits 1 if one is violated.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if __name__ == "__main__":
 from tests import services
 from tests.chaos import ledger
 from tests.chaos.invariants import Census, Evidence, fates, may_come_again, refused_writes, violations
-from tests.chaos.mayhem import DECK, Nemesis, children_of, schedule
+from tests.chaos.mayhem import DECK, SERVERS_DECK, Nemesis, children_of, schedule
 from tests.chaos.terms import RETENTION, SILENT_AFTER, TOMBSTONE
 from tests.chaos.work import nature_of
 from tests.integration.crashes import QUICK, processes_of
@@ -82,9 +83,15 @@ class Plan:
 
     seed: int
     calls: int
+    """This, and a blow of each kind, is what it takes at least, until it is over."""
     broker: str
-    faults: int = len(DECK)
-    """Both are what it takes at least, until it is over."""
+    http: bool = False
+    """Whether one of the callers calls over HTTP."""
+
+    @property
+    def deck(self) -> tuple[str, ...]:
+        """The blows that come."""
+        return (*DECK, *SERVERS_DECK) if self.http else DECK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +146,19 @@ class CallerProcess(Process):
         return [sys.executable, "-m", "tests.chaos.caller", str(self._seed), str(CALLERS / PACE)]
 
 
+class RemoteProcess(CallerProcess):
+    """Such a caller of another service."""
+
+    def __init__(self, name: str, environment: dict[str, str], folder: Path, seed: int, url: str) -> None:
+        super().__init__(name, environment, folder, seed)
+        self._url = url
+
+    def command(self) -> list[str]:
+        """Return what is started this time."""
+        python, flag, _, *more = super().command()
+        return [python, flag, "tests.chaos.remote", *more, self._url]
+
+
 @dataclass(kw_only=True)
 class Purger:
     """Purges all the while, and looks whether anybody waits long for a lock."""
@@ -186,6 +206,9 @@ def play(plan: Plan, folder: Path, blocker: Any) -> Findings:
         environment |= {"DJANGO_SETTINGS_MODULE": "tests.chaos.settings", "TMPDIR": str(temporary)}
         workers = [_worker(room, f"w{n + 1}", environment | {"PGAPPNAME": OURS}) for n in range(WORKERS)]
         callers = [CallerProcess(f"caller{n + 1}", environment, folder, plan.seed + n) for n in range(CALLERS)]
+        servers = [_server(room)] if plan.http else []
+        if servers:
+            callers[-1] = RemoteProcess("remote", environment, folder, plan.seed + CALLERS, servers[0].base_url)
         room.processes += [*workers, *callers]
         for process in room.processes:
             process.start()
@@ -198,7 +221,8 @@ def play(plan: Plan, folder: Path, blocker: Any) -> Findings:
             database=database,
             workers=workers,
             callers=callers,
-            blows=schedule(plan.seed),
+            servers=servers,
+            blows=schedule(plan.seed, plan.deck),
             reader=ledger.Reader(folder),
         )
         with Purger(room=room, url=database.url).running():
@@ -216,7 +240,7 @@ def play(plan: Plan, folder: Path, blocker: Any) -> Findings:
 
 def _is_over(plan: Plan, facts: list[ledger.Fact]) -> bool:
     counts = Counter(fact.what for fact in facts)
-    return counts["wanted"] >= plan.calls and counts["fault"] >= plan.faults
+    return counts["wanted"] >= plan.calls and counts["fault"] >= len(plan.deck)
 
 
 # --- The grounds
@@ -263,6 +287,13 @@ def _worker(room: Room, name: str, environment: dict[str, str]) -> Process:
     arguments = ["worker", "--pool", "prefork", "--concurrency", "2", "--hostname", room.name_of(name)]
     arguments += ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
     return Process(name, arguments, environment, room.folder)
+
+
+def _server(room: Room) -> Any:
+    # Not installed where nobody calls over HTTP.
+    from tests.http.servers import Server
+
+    return Server("uvicorn", room, TRACKING, "tests.chaos.served")
 
 
 # --- Start and end
@@ -363,12 +394,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--calls", type=int, default=5000)
     parser.add_argument("--broker", choices=["redis", "rabbitmq"], default="redis")
+    parser.add_argument("--http", action="store_true", help="let one of the callers call over HTTP")
     parser.add_argument("--folder", type=Path, help="where logs and ledger stay; a new one by default")
     asked = parser.parse_args(argv)
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="lrp-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     blocker = SimpleNamespace(unblock=contextlib.nullcontext)
-    plan = Plan(seed=asked.seed, calls=asked.calls, broker=asked.broker)
+    plan = Plan(seed=asked.seed, calls=asked.calls, broker=asked.broker, http=asked.http)
     print(f"{plan}, logs in {folder}", flush=True)
     findings = play(plan, folder, blocker)
     print(findings)

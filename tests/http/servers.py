@@ -20,11 +20,13 @@ COMMANDS = {
 
 
 class Server(Process):
-    """One of `COMMANDS`."""
+    """One of `COMMANDS`, with a settings module for Django."""
 
-    def __init__(self, kind: str, room: Room, tracking: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, kind: str, room: Room, tracking: Mapping[str, Any] | None = None, settings: str = "tests.http.served"
+    ) -> None:
         environment = room._environment({}, tracking or {}, room.database)
-        environment["DJANGO_SETTINGS_MODULE"] = "tests.http.served"
+        environment["DJANGO_SETTINGS_MODULE"] = settings
         self.port = free_port()
         arguments: Sequence[str] = [part.format(port=self.port) for part in COMMANDS[kind]]
         super().__init__(kind, arguments, environment, room.folder)
