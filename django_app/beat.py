@@ -36,12 +36,19 @@ def until_next(app: Celery, task: str) -> timedelta | None:
 
     Of an entry that says how often, not when: at most so long.
     """
-    schedules: list[Any] = [
-        maybe_schedule(entry["schedule"], app=app)
-        for entry in (app.conf.beat_schedule or {}).values()
-        if isinstance(entry, dict) and entry.get("task") == task
-    ]
+    schedules: list[Any] = [maybe_schedule(schedule, app=app) for schedule in schedules_of(app, task)]
     return min((schedule.remaining_estimate(schedule.now()) for schedule in schedules), default=None)
+
+
+def schedules_of(app: Celery, task: str) -> list[Any]:
+    """Return when beat's schedule has a task run, of each entry for it, as the entry says so."""
+    entries = (app.conf.beat_schedule or {}).values()
+    return [_said(entry, "schedule") for entry in entries if _said(entry, "task") == task]
+
+
+def _said(entry: Any, name: str) -> Any:
+    # Celery takes entries of its own class, too.
+    return entry.get(name) if isinstance(entry, dict) else getattr(entry, name, None)
 
 
 def is_in_database(app: Celery) -> bool:

@@ -16,7 +16,7 @@ from django.core.checks import Warning as Caution
 from django.core.checks import register as register_check
 from django.utils.module_loading import import_string
 
-from django_app.beat import is_in_database
+from django_app.beat import is_in_database, schedules_of
 from django_app.conf import SETTING, options, read
 from lrp_celery.core.errors import ConfigurationError
 from lrp_celery.tracking.redelivery import visibility_timeout
@@ -135,8 +135,7 @@ def check_celery(**_: Any) -> list[CheckMessage]:
 
 
 def _purge_is_scheduled(app: Celery) -> Iterator[CheckMessage]:
-    scheduled = any(_task_of(entry) == _PURGE for entry in (app.conf.beat_schedule or {}).values())
-    if not scheduled and not is_in_database(app) and any(options().RETENTION.values()):
+    if not schedules_of(app, _PURGE) and not is_in_database(app) and any(options().RETENTION.values()):
         yield Caution(
             "Nothing deletes old calls: beat has no entry for the task lrp_celery.purge.",
             hint="Merge django_app.beat.beat_schedule() into beat_schedule, or run manage.py lrp_purge from cron.",
@@ -205,10 +204,6 @@ _CELERY_CHECKS: Final[tuple[Callable[[Celery], Iterator[CheckMessage]], ...]] = 
     _tombstones_outlast_copies,
     _requests_are_not_atomic,
 )
-
-
-def _task_of(entry: Any) -> Any:
-    return entry.get("task") if isinstance(entry, dict) else getattr(entry, "task", None)
 
 
 def _id(number: str) -> str:

@@ -17,14 +17,13 @@ from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from django_app.admin.acting import Level, Result, Wish, act, summed
-from django_app.admin.display import short_id
+from django_app.admin.display import number, short_id
 from django_app.admin.offers import ABORT, ABORT_TREE, HANDLE, OFFERS, REMOVE, RERUN, RESEND, Offer
 from django_app.admin.plans import JUDGED, facts_for, plan
 from django_app.models import Call
@@ -190,8 +189,8 @@ class CallActions(CallModelAdmin):
             "plan": planned,
             "named": [(call, short_id(call.pk)) for call in planned.doable[:_NAMED]],
             "unnamed": max(0, len(planned.doable) - _NAMED),
-            "count": number_format(len(found), force_grouping=True),
-            "limit": number_format(self.action_limit, force_grouping=True) if is_capped else None,
+            "count": number(len(found)),
+            "limit": number(self.action_limit) if is_capped else None,
             "is_all": not request.POST.getlist(ACTION_CHECKBOX_NAME),
             "ids": json.dumps([call.pk for call in found]),
             "key": new_id(),
@@ -258,7 +257,7 @@ class CallActions(CallModelAdmin):
             text = ngettext(
                 "%(count)s descendant was asked to end.", "%(count)s descendants were asked to end.", others
             )
-            self.message_user(request, text % {"count": number_format(others, force_grouping=True)}, messages.INFO)
+            self.message_user(request, text % {"count": number(others)}, messages.INFO)
         if len(again) == 1:
             self.message_user(request, self._link(again[0]), messages.INFO)
 
@@ -289,8 +288,7 @@ def _button(offer: Offer, call: Call, facts: Any) -> Button:
 
 def _told(offer: Offer, words: str, count: int) -> str:
     text = ngettext("%(action)s, %(count)s call: %(words)s.", "%(action)s, %(count)s calls: %(words)s.", count)
-    number = number_format(count, force_grouping=True)
-    return text % {"action": offer.label, "count": number, "words": words.rstrip(".")}
+    return text % {"action": offer.label, "count": number(count), "words": words.rstrip(".")}
 
 
 def _wish(request: HttpRequest, offer: Offer) -> Wish:

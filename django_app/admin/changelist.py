@@ -12,12 +12,11 @@ from django.contrib.admin.views.main import PAGE_VAR, ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.formats import number_format
 from django.utils.text import capfirst
 
 from django_app.admin.bars import AttentionFilter, StatusFilter, in_status, in_trouble
 from django_app.admin.counts import Count, capped, of_statuses
-from django_app.admin.display import short_task
+from django_app.admin.display import number, short_task
 from django_app.admin.filters import BeforeFilter, TaskFilter, place_of
 from django_app.admin.windows import ErrorFilter, WindowFilter
 from django_app.models import FAILED_VALUES, Call, HourlyRollup
@@ -158,7 +157,7 @@ class CallChangeList(ChangeList):
 
     def _cause(self, task: str, error: str | None, count: int, *, is_more: bool) -> Cause:
         narrower = {TaskFilter.parameter_name: task, **({ErrorFilter.parameter_name: error} if error else {})}
-        text = number_format(count, force_grouping=True)
+        text = number(count)
         return Cause(
             short_task(task),
             short_task(error) if error else "",
@@ -186,4 +185,4 @@ class CallChangeList(ChangeList):
         """How many calls were looked through, where that is not all of them."""
         looked = [spec for spec in self.filter_specs if isinstance(spec, WindowFilter) and spec.value()]
         is_cut = any(since is not None for since in self._request.__dict__.get("_lrp_windows", {}).values())
-        return number_format(WindowFilter.WINDOW, force_grouping=True) if looked and is_cut else None
+        return number(WindowFilter.WINDOW) if looked and is_cut else None

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from django.core.exceptions import EmptyResultSet
 from django.db import connections
-from django.utils.formats import number_format
 
+from django_app.admin.display import number
 from django_app.querysets import CallQuerySet
 from lrp_celery.tracking.status import OPEN, CallStatus
 
@@ -28,7 +28,7 @@ class Count:
     is_more: bool = False
 
     def __str__(self) -> str:
-        text = str(number_format(self.number, use_l10n=True, force_grouping=True))
+        text = number(self.number)
         return f"{text}+" if self.is_more else text
 
     def __bool__(self) -> bool:

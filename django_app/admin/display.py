@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from django.utils import timezone
-from django.utils.formats import date_format
+from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -57,6 +57,11 @@ def exact(instant: datetime) -> str:
     """Return an instant to the millisecond, in the current time zone, with that zone's name."""
     local = timezone.localtime(instant)
     return f"{local.replace(tzinfo=None).isoformat(sep=' ', timespec='milliseconds')} {local.tzname()}"
+
+
+def number(value: int) -> str:
+    """Return a number as people write it."""
+    return str(number_format(value, use_l10n=True, force_grouping=True))
 
 
 def clock_time(instant: datetime) -> str:

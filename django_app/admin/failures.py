@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 from django.utils.translation import gettext as _
 
-from django_app.admin.display import short_task
+from django_app.admin.display import number, short_task
 from django_app.admin.links import Links
-from django_app.admin.trends import Over, number
+from django_app.admin.trends import Over
 from django_app.querysets import CallQuerySet
 from django_app.rollups import RollupQuerySet
 

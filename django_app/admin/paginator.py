@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.utils.formats import number_format
 from django.utils.functional import cached_property
+
+from django_app.admin.display import number
 
 if TYPE_CHECKING:
     AnyPaginator = Paginator[Any]
@@ -50,5 +51,5 @@ class CappedPaginator(AnyPaginator):
     @property
     def shown(self) -> str:
         """The count for readers: "17", or "1,000+"."""
-        text = str(number_format(self.count, use_l10n=True, force_grouping=True))
+        text = number(self.count)
         return f"{text}+" if self.is_capped else text

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from django_app.admin.display import short_task
+from django_app.admin.display import number, short_task
 from django_app.admin.links import Links
-from django_app.admin.trends import Over, number
+from django_app.admin.trends import Over
 from django_app.charts import Scale, Strip
 from django_app.durations import duration
 from django_app.histogram import Histogram

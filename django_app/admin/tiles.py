@@ -12,9 +12,10 @@ from django.utils.translation import gettext as _
 
 from django_app.admin.bars import in_trouble
 from django_app.admin.counts import Count, capped
+from django_app.admin.display import number
 from django_app.admin.links import Links
 from django_app.admin.present import LiveWorker, OpenCall
-from django_app.admin.trends import Trends, number
+from django_app.admin.trends import Trends
 from django_app.beat import is_in_database, until_next
 from django_app.durations import NOTHING, duration
 from django_app.querysets import CallQuerySet

@@ -11,11 +11,11 @@ from itertools import groupby, pairwise
 from typing import Any, Final
 
 from django.utils import timezone
-from django.utils.formats import date_format, number_format
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from django_app.admin.display import status_label
+from django_app.admin.display import number, status_label
 from django_app.admin.links import Links
 from django_app.charts import Bar, Chart, stack
 from django_app.rollups import HOUR, RollupQuerySet, hour_of
@@ -113,11 +113,6 @@ def trends(rollups: RollupQuerySet, now: datetime, over: Over, links: Links) -> 
         total=counts.total(),
         failed=counts[CallStatus.FAILED] + counts[CallStatus.PARKED],
     )
-
-
-def number(value: int) -> str:
-    """Return a number as people write it."""
-    return str(number_format(value, use_l10n=True, force_grouping=True))
 
 
 def _stretches(now: datetime, over: Over, found: Iterable[tuple[datetime, str, int]], links: Links) -> list[Stretch]:

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from celery import Celery, _state
+from celery.beat import ScheduleEntry
 from celery.schedules import crontab
 from django.contrib import admin
 from django.contrib.auth import get_user_model
@@ -307,6 +308,11 @@ def test_of_several_entries_of_beat_the_next_one_counts(app):
     }
     assert timedelta(0) < until_next(app, "t") <= timedelta(minutes=1)
     assert until_next(app, "unknown") is None
+
+
+def test_an_entry_of_celerys_own_class_counts_too(app):
+    app.conf.beat_schedule = {"often": ScheduleEntry(name="often", task="t", schedule=timedelta(minutes=1), app=app)}
+    assert timedelta(0) < until_next(app, "t") <= timedelta(minutes=1)
 
 
 # --- who may look, and how
