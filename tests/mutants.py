@@ -434,8 +434,8 @@ MUTANTS = [
     Mutant(
         "watching: a message of a procedure makes a row of what is excluded",
         "lrp_celery/tracking/observer.py",
-        "(_facts_of_known(task.name, request) if owned else None)",
-        "_facts_of_known(task.name, request)",
+        "(_facts_of_known(task.name, get) if owned else None)",
+        "_facts_of_known(task.name, get)",
         f"{WIRING} knows_no_procedure",
     ),
     Mutant(

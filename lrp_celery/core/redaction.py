@@ -60,6 +60,8 @@ _PLAIN: Final = frozenset({int, float, bool, type(None)})
 _LONGEST_NUMBER: Final = 64
 #: What has no parts, so that no key in it could hide one.
 _PARTLESS: Final = _PLAIN | {str, bytes}
+_SEQUENCES: Final = frozenset({list, tuple})
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 class Redactor:
@@ -129,6 +131,8 @@ class Redactor:
 
     def secrets(self, args: Any, kwargs: Any, names: Sequence[str] = ()) -> frozenset[str]:
         """Return the texts that `arguments` would hide, to be passed to `text` and `tail`."""
+        if self._has_none(args, kwargs, names):
+            return _NONE
         hidden = [value for position, value in enumerate(_positional(args)) if self._hides_at(names, position)]
         found: set[str] = set()
         for value in (*hidden, *(value for key, value in _named(kwargs) if self.hides(key))):
@@ -137,6 +141,14 @@ class Redactor:
             if type(value) not in _PARTLESS:
                 found.update(self._nested(value))
         return frozenset(sorted(found, key=len, reverse=True)[:_MOST_SECRETS])
+
+    def _has_none(self, args: Any, kwargs: Any, names: Sequence[str]) -> bool:
+        """Whether there is nothing to hide at first sight, as in most calls: then nothing has to be looked into."""
+        if type(args) not in _SEQUENCES or type(kwargs) is not dict:
+            return False
+        if any(map(self.hides, names[: len(args)])) or any(map(self.hides, kwargs)):
+            return False
+        return _PARTLESS.issuperset(map(type, args)) and _PARTLESS.issuperset(map(type, kwargs.values()))
 
     def text(self, text: str, secrets: frozenset[str] = frozenset(), limit: int = 2000) -> str:
         """Return `text` without `secrets` and without what follows a hidden key, cut to `limit` from its start."""

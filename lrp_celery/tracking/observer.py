@@ -12,6 +12,7 @@ from typing import Any
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery import states
+from celery.app.task import Context
 
 from lrp_celery.core.text import clean
 from lrp_celery.tracking import descendants, displays, messages, outcomes
@@ -130,23 +131,23 @@ def received(request: Any) -> None:
 def starting(tracking: Tracking, task: Any, call_id: str, args: Any, kwargs: Any) -> None:
     """A run begins."""
     request = task.request
-    inline = bool(request.get("is_eager"))
-    if _usable_id(call_id) is None or not (is_procedure(task) or _concerns(tracking, task.name, request.get)):
+    get = _reading(request)
+    inline, owned = bool(get("is_eager")), is_procedure(task)
+    if _usable_id(call_id) is None or not (owned or _concerns(tracking, task.name, get)):
         return
     call = Arguments(task.app, task.name, args, kwargs)
-    run = _run_facts(task, request, tracking)
-    owned = is_procedure(task)
+    run = _run_facts(task, get, tracking)
     tracked = owned or tracking.selection.has(task.name)
     running = Running(
         call_id=call_id,
-        turn=messages.turn_of(request.get),
+        turn=messages.turn_of(get),
         run=run,
-        facts=(_facts_of_known(task.name, request) if owned else None)
-        or (_request_facts(tracking, request, call) if tracked else None),
+        facts=(_facts_of_known(task.name, get) if owned else None)
+        or (_request_facts(tracking, get, call) if tracked else None),
         secrets=displays.secrets(call.hidden_by(tracking.redactor), call),
         inline=inline,
         owned=owned,
-        following=Following.of(request.get),
+        following=Following.of(get),
     )
     runs.begin(running)
     if not owned:
@@ -174,7 +175,7 @@ def retrying(tracking: Tracking, task: Any, request: Any, reason: Any, einfo: An
             Ended(
                 call_id=request.id,
                 turn=messages.turn_of(request.get),
-                run=_foreign_run(request),
+                run=_foreign_run(request.get),
                 outcome=Again.RETRIED,
                 error=facts,
             )
@@ -197,7 +198,7 @@ def failed(tracking: Tracking, task: Any, call_id: str, exception: BaseException
         Ended(
             call_id=call_id,
             turn=None if request is None else messages.turn_of(request.get),
-            run=None if request is None else _foreign_run(request),
+            run=None if request is None else _foreign_run(request.get),
             outcome=outcome,
         )
     )
@@ -221,8 +222,8 @@ def crashed(tracking: Tracking, task: Any, call_id: str, request: Any, exception
             Ended(
                 call_id=call_id,
                 turn=messages.turn_of(get),
-                facts=_facts(task.name, request, summary="") if tracking.selection.has(task.name) else None,
-                run=_foreign_run(request),
+                facts=_facts(task.name, get, summary="") if tracking.selection.has(task.name) else None,
+                run=_foreign_run(request.get),
                 outcome=_internal_error(facts),
             )
         )
@@ -297,7 +298,7 @@ def cancelled(tracking: Tracking, task: Any, request: Any) -> None:
     """The worker gives up a run (shutdown, broker gone): the broker has its message, or nobody has."""
     if not _concerns(tracking, task.name, request.get):
         return
-    turn, run = messages.turn_of(request.get), _foreign_run(request)
+    turn, run = messages.turn_of(request.get), _foreign_run(request.get)
     report: Report
     if task.acks_late:
         report = Ended(call_id=request.id, turn=turn, run=run, outcome=Again.REQUEUED)
@@ -316,7 +317,7 @@ def revoked(tracking: Tracking, task: Any, request: Any, *, terminated: bool, si
     turn = messages.turn_of(request.get)
     if terminated:
         certain = signum in {signal.SIGKILL, "SIGKILL", "KILL"}
-        run = _foreign_run(request)
+        run = _foreign_run(request.get)
         report: Report = Stopping(call_id=request.id, turn=turn, run=run, reason=Reason.REVOKED, certain=certain)
     else:
         call = Arguments(task.app, task.name, request.get("args"), request.get("kwargs"))
@@ -324,12 +325,12 @@ def revoked(tracking: Tracking, task: Any, request: Any, *, terminated: bool, si
         report = NotRun(
             call_id=request.id,
             turn=turn,
-            facts=_request_facts(tracking, request, call) if tracked else None,
+            facts=_request_facts(tracking, request.get, call) if tracked else None,
             outcome=_discarded(Reason.EXPIRED if expired else Reason.REVOKED),
         )
     tracking.recorder.record(report)
     # A copy that was delivered again may have been dropped beside a run that goes on.
-    if not terminated and not _is_redelivered(request):
+    if not terminated and not _is_redelivered(request.get):
         _never_sent(tracking, task, request, _discarded(Reason.REVOKED))
 
 
@@ -346,7 +347,7 @@ def timed_out(tracking: Tracking, request: Any, limit: float) -> None:
         return
     error = outcomes.error_facts(TimeLimitExceeded(limit), None, tracking.redactor)
     outcome = Outcome(status=CallStatus.FAILED, reason=Reason.TIME_LIMIT, error=error)
-    run = _foreign_run(request.request_dict)
+    run = _foreign_run(get)
     tracking.recorder.record(Ended(call_id=request.id, turn=messages.turn_of(get), run=run, outcome=outcome))
     # Its body, which says what follows, is read only when it is asked for so.
     _never_sent(tracking, request.task, request._context, outcome)  # noqa: SLF001 - as Celery's own handlers do
@@ -402,53 +403,59 @@ def _usable_id(call_id: object) -> str | None:
     return None
 
 
-def _request_facts(tracking: Tracking, request: Any, call: Arguments) -> CallFacts:
-    told = messages.summary_in(request.get)
+def _request_facts(tracking: Tracking, get: Get, call: Arguments) -> CallFacts:
+    told = messages.summary_in(get)
     if told is not None:
-        return _facts(call.task, request, told)
+        return _facts(call.task, get, told)
     redactor = call.hidden_by(tracking.redactor)
-    given = displays.given_in_message(redactor, call, request.get)
-    return _facts(call.task, request, displays.summary(redactor, call, given))
+    given = displays.given_in_message(redactor, call, get)
+    return _facts(call.task, get, displays.summary(redactor, call, given))
 
 
-def _facts_of_known(task: str, request: Any) -> CallFacts | None:
+def _facts_of_known(task: str, get: Get) -> CallFacts | None:
     """Return what the message of a call that has its row may still add to that; None: nobody knows whether it has one."""
-    if not isinstance(request.get(messages.OWNED), int):
+    if not isinstance(get(messages.OWNED), int):
         return None
-    return CallFacts(task=clean(task, MAX_NAME), due_at=messages.instant(request.get("eta")))
+    return CallFacts(task=clean(task, MAX_NAME), due_at=messages.instant(get("eta")))
 
 
-def _facts(task: str, request: Any, summary: str | None) -> CallFacts:
-    delivery = request.get("delivery_info") or {}
-    return messages.facts_of(request.get, task, queue=delivery.get("routing_key"), summary=summary)
+def _facts(task: str, get: Get, summary: str | None) -> CallFacts:
+    delivery = get("delivery_info") or {}
+    return messages.facts_of(get, task, queue=delivery.get("routing_key"), summary=summary)
 
 
-def _run_facts(task: Any, request: Any, tracking: Tracking) -> RunFacts:
+def _run_facts(task: Any, get: Get, tracking: Tracking) -> RunFacts:
     return RunFacts(
-        token=request.get(RUN_KEY) or new_token(),
-        worker=_worker(request),
+        token=get(RUN_KEY) or new_token(),
+        worker=_worker(get),
         pid=os.getpid(),
-        redelivered=_is_redelivered(request),
+        redelivered=_is_redelivered(get),
         acks_late=bool(task.acks_late),
         reject_on_worker_lost=bool(task.reject_on_worker_lost),
         started_at=tracking.clock.now(),
     )
 
 
-def _foreign_run(request: Any) -> RunFacts | None:
+def _reading(request: Any) -> Get:
+    """Return what reads a request, once for each of many items: of Celery's own kind what it was given, which is quick."""
+    # What it was not given it has by its class: None, 0 or False.
+    return vars(request).get if type(request) is Context else request.get
+
+
+def _foreign_run(get: Get) -> RunFacts | None:
     """Return the run of a request that another process runs; None: it has no token."""
-    token = request.get(RUN_KEY)
+    token = get(RUN_KEY)
     if not isinstance(token, str):
         return None
-    return RunFacts(token=token, worker=_worker(request), redelivered=_is_redelivered(request))
+    return RunFacts(token=token, worker=_worker(get), redelivered=_is_redelivered(get))
 
 
-def _is_redelivered(request: Any) -> bool:
-    return bool((request.get("delivery_info") or {}).get("redelivered"))
+def _is_redelivered(get: Get) -> bool:
+    return bool((get("delivery_info") or {}).get("redelivered"))
 
 
-def _worker(request: Any) -> str | None:
-    hostname = request.get("hostname")
+def _worker(get: Get) -> str | None:
+    hostname = get("hostname")
     return clean(hostname, MAX_NAME) if isinstance(hostname, str) else None
 
 

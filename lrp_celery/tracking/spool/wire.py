@@ -42,16 +42,16 @@ _KINDS: Final[dict[str, type[Report]]] = {
         *(NeverSent, GivenUp, AttemptRecorded, TerminalRecorded, Settled),
     )
 }
-_encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
-
 Reader = Callable[[Any], Any]
 
 
 def encode(report: Report) -> list[Any]:
-    """Return a report as what JSON can say."""
+    """Return a report as what `to_bytes` can say."""
     turn = report.turn
     place = None if turn is None else [turn.nesting, turn.retries]
-    details = {name: _plain(value) for name, value in _said(report) if name not in {"call_id", "turn"}}
+    details = _said(report)
+    details.pop("call_id")
+    details.pop("turn", None)
     return [type(report).__name__, report.call_id, place, details]
 
 
@@ -73,25 +73,26 @@ def to_bytes(value: Any) -> bytes:
     return _encoder.encode(value).encode("ascii")
 
 
-def _said(value: Any) -> list[tuple[str, Any]]:
+def _said(value: Any) -> dict[str, Any]:
     """Return what differs from the defaults."""
     kind = type(value)
-    # All at once: each report has some forty fields, and a task waits for it.
+    if kind in _EMPTY_BY_DEFAULT:
+        return {name: each for name, each in vars(value).items() if each is not None and each is not False}
+    # All at once: a report has many fields, and a task waits for it.
     held = _READING_ALL[kind](value)
-    return [
-        (name, each)
+    return {
+        name: each
         for (name, default), each in zip(_FIELDS[kind], held, strict=True)
         if each is not default and each != default
-    ]
+    }
 
 
-def _plain(value: Any) -> Any:
-    kind = type(value)
-    if kind in _AS_IT_IS:
-        return value
-    if kind is datetime:
-        return value.isoformat()
-    return {name: _plain(held) for name, held in _said(value)} if kind in _FIELDS else value
+def _say(value: Any) -> Any:
+    """Return as something simpler what JSON cannot say."""
+    return value.isoformat() if type(value) is datetime else _said(value)
+
+
+_encoder: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=_say)
 
 
 def _defaults(kind: type[Any]) -> tuple[tuple[str, Any], ...]:
@@ -104,7 +105,8 @@ _FIELDS: Final = {kind: _defaults(kind) for kind in (*_KINDS.values(), *_PARTS)}
 
 
 _READING_ALL: Final = {kind: attrgetter(*(name for name, _ in told)) for kind, told in _FIELDS.items()}
-_AS_IT_IS: Final = frozenset({str, int, bool, float, type(None)})
+#: Of these, which every run tells of, all that is None or False by default, and everything is when it is left out.
+_EMPTY_BY_DEFAULT: Final = frozenset({CallFacts, RunFacts})
 
 
 def _reading(kind: Any, **special: Reader) -> Reader:
