@@ -6,8 +6,9 @@ Every page is fetched by the test client from the real admin: the list, each val
 together, the search for what there is and what there is not, the last page one can turn to, the page of one
 call and of its tree, the dashboard; and the figures of `lrp_stats`. Shown are how many queries each makes and the milliseconds for which the
 server's process was on the CPU for them, with everything in memory: the least of several, for what others do on
-the machine only adds. A query may take 10 ms; `--plans` explains those that take longer. Uses the rows of
-`BENCH_PG` where `fill` has made them, else makes them on a private server first.
+the machine only adds; and how heavy the page is. A query may take 10 ms (`--plans` explains those that take longer),
+a page 12 queries, 60 ms for all of them, and 150 kB. Uses the rows of `BENCH_PG` where `fill` has made them, else makes
+them on a private server first.
 """
 
 import argparse
@@ -25,8 +26,11 @@ from benchmarks.tables import markdown, short
 
 LIST = "/admin/lrp_celery/call/"
 DASHBOARD = "/admin/lrp_celery/hourlyrollup/"
-#: Milliseconds that one query may take.
+#: Milliseconds that one query may take, and all of a page's, how many these may be, and bytes of a page.
 BAR = 10.0
+PAGE_BAR = 60.0
+QUERIES = 12
+WEIGHT = 150_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,14 @@ class Page:
 
     name: str
     asked: list[Asked]
+    weight: int
+    """Bytes of it; 0: it is no page, and may take more queries."""
+
+    @property
+    def is_light(self) -> bool:
+        """Whether it stays within all bars but that of a query."""
+        is_brief = len(self.asked) <= QUERIES or not self.weight
+        return is_brief and self.total <= PAGE_BAR and self.weight <= WEIGHT
 
     @property
     def hardest(self) -> Asked:
@@ -162,21 +174,23 @@ def _last() -> int:
     return CallAdmin.paginator.LIMIT // CallAdmin.list_per_page
 
 
-def look(name: str, visit: Callable[[], bool], repeat: int) -> Page | None:
+def look(name: str, visit: Callable[[], int | None], repeat: int) -> Page | None:
     """Visit a page several times; the first one is for warming up. None: there is no such page."""
     from django.db import connection
 
-    from django_app.admin import tasks
+    from django_app.admin import tasks, values
 
     runs: list[list[Asked]] = []
     for _ in range(repeat + 1):
         tasks.forget()
+        values.forget()
         queries = Queries()
         with connection.execute_wrapper(queries):
-            if not visit():
-                return None
+            weight = visit()
+        if weight is None:
+            return None
         runs.append(queries.asked)
-    return Page(name, [_least(same) for same in zip(*runs[1:], strict=True)])
+    return Page(name, [_least(same) for same in zip(*runs[1:], strict=True)], weight)
 
 
 def _least(same: Sequence[Asked]) -> Asked:
@@ -184,22 +198,22 @@ def _least(same: Sequence[Asked]) -> Asked:
     return Asked(same[0].sql, same[0].parameters, took, at_work)
 
 
-def visits() -> Iterator[tuple[str, Callable[[], bool]]]:
-    """Yield the name of each page, and what fetches it."""
+def visits() -> Iterator[tuple[str, Callable[[], int | None]]]:
+    """Yield the name of each page, and what fetches it and returns its bytes; None: there is no such page."""
     from django_app.stats import stats
 
     client = signed_in()
     for name, path in pages():
         yield name, lambda path=path: _fetch(client, path)
-    yield "lrp_stats", lambda: bool(stats("default"))
+    yield "lrp_stats", lambda: 0 * bool(stats("default"))
 
 
-def _fetch(client: Any, path: str) -> bool:
+def _fetch(client: Any, path: str) -> int | None:
     response = client.get(path)
     if response.status_code not in {HTTPStatus.OK, HTTPStatus.FOUND}:
         raise SystemExit(f"{path}: {response.status_code}")
     # Where there are too few rows for a page, one is sent to another.
-    return response.status_code == HTTPStatus.OK
+    return len(response.content) if response.status_code == HTTPStatus.OK else None
 
 
 def signed_in() -> Any:
@@ -237,14 +251,19 @@ def main() -> None:
         found = [page for page in looked if page is not None]
         found.sort(key=lambda page: -page.hardest.at_work)
         rows = [
-            [p.name, len(p.asked), short(p.hardest.at_work), short(p.hardest.milliseconds), short(p.total)]
+            [
+                *(p.name, len(p.asked), short(p.hardest.at_work), short(p.hardest.milliseconds), short(p.total)),
+                short(p.weight / 1000),
+            ]
             for p in found
         ]
         over = [page for page in found if page.hardest.at_work > BAR]
         plans = [f"\n{page.name}\n{explain(page.hardest)}" for page in over] if chosen.plans else []
-    head = ["page", "queries", "hardest query, ms of SQL", "with waiting for the CPU", "all queries, ms of SQL"]
+    head = ["page", "queries", "hardest query, ms of SQL", "with waiting for the CPU", "all queries, ms of SQL", "kB"]
     print(markdown(head, rows), *plans, sep="\n")
+    heavy = [page.name for page in found if not page.is_light]
     print(f"\n{len(found)} pages of {chosen.rows} calls, {len(over)} with a query over {BAR:g} ms.")
+    print(f"Over {QUERIES} queries, {PAGE_BAR:g} ms or {WEIGHT // 1000} kB: {', '.join(heavy) or 'none'}.")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.text import capfirst
 
-from django_app.admin.bars import AttentionFilter, StatusFilter, in_status, in_trouble
+from django_app.admin.bars import AttentionFilter, StatusFilter, in_trouble
 from django_app.admin.counts import Count, capped, of_statuses
 from django_app.admin.display import number, short_task
 from django_app.admin.filters import BeforeFilter, TaskFilter, place_of
@@ -101,9 +101,7 @@ class CallChangeList(ChangeList):
     def counts(self) -> dict[str, Count]:
         """How many calls each choice of the bar has, of those that everything else leaves."""
         others = self._without(*_BAR, BeforeFilter.parameter_name)
-        statuses = of_statuses(
-            others, {status: in_status(others, status) for status in CallStatus}, is_indexed=self._is_indexed
-        )
+        statuses = of_statuses(others, is_indexed=self._is_indexed)
         troubles = capped(
             {kind: in_trouble(others, kind) for kind in ("recent", "failed", "overdue", "silent", "aborting")}
         )

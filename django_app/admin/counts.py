@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ from django.core.exceptions import EmptyResultSet
 from django.db import connections
 
 from django_app.admin.display import number
+from django_app.models import FAILED_VALUES
 from django_app.querysets import CallQuerySet
 from lrp_celery.tracking.status import OPEN, CallStatus
 
 #: Rows of one kind that are counted at most.
 LIMIT: Final = 1_000
-#: What an index finds whatever else is asked for: open and failed calls are few.
-_INDEXED: Final = frozenset({*OPEN, CallStatus.FAILED, CallStatus.PARKED})
+#: The samples that are not of one status.
+_ALL, _OPEN, _FAILED = "", "open", "failing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +40,52 @@ class Count:
         return Count(self.number + other.number, self.is_more or other.is_more)
 
 
-def of_statuses(calls: CallQuerySet, indexed: Mapping[str, CallQuerySet], *, is_indexed: bool) -> dict[str, Count]:
-    """Return how many of `calls` are in each status, by two bounded statements at most.
+def of_statuses(calls: CallQuerySet, *, is_indexed: bool) -> dict[str, Count]:
+    """Return how many of `calls` are in each status, by one bounded statement.
 
-    All are counted if they are few. Else `indexed` gives the calls of each status as an index
-    finds them; those that none does, unless `is_indexed` says that one does, are at least as
-    many as there are among the newest.
+    Exactly, if they are few. Else of each status there are at least as many as among the newest: of the open calls, of
+    those that failed, of all. `is_indexed`: nothing else narrows them, so that an index finds those of one status.
     """
-    newest = calls.order_by("-enqueued_at").values_list("status", flat=True)[: LIMIT + 1]
-    sample = list(newest)
-    seen = Counter(sample)
-    if len(sample) <= LIMIT:
-        return {status: Count(seen[status]) for status in CallStatus}
-    counted = capped({status: indexed[status] for status in CallStatus if is_indexed or status in _INDEXED})
-    return {status: counted.get(status) or Count(seen[status], is_more=status not in counted) for status in CallStatus}
+    newest = calls.order_by("-enqueued_at")
+    samples = {_ALL: newest, _OPEN: newest.open()}
+    if is_indexed:
+        ended = calls.terminal().order_by("-terminal_at")
+        samples |= {status: ended.filter(status=status) for status in CallStatus if status not in OPEN}
+    else:
+        samples[_FAILED] = newest.filter(status__in=FAILED_VALUES)
+    seen = _seen(samples)
+    if seen[_ALL].total() <= LIMIT:
+        return {status: Count(seen[_ALL][status]) for status in CallStatus}
+    return {status: _at_least(seen[_closest(status, seen)], status) for status in CallStatus}
+
+
+def _closest(status: CallStatus, seen: Mapping[str, Counter[str]]) -> str:
+    """Return the sample that has most of a status."""
+    if status in seen:
+        return status
+    return _OPEN if status in OPEN else _FAILED if status in FAILED_VALUES else _ALL
+
+
+def _at_least(sample: Counter[str], status: CallStatus) -> Count:
+    return Count(min(sample[status], LIMIT), is_more=sample.total() > LIMIT)
+
+
+def _seen(samples: Mapping[str, CallQuerySet]) -> dict[str, Counter[str]]:
+    """Return how often each status is among the first of several samples, by one statement."""
+    seen: dict[str, Counter[str]] = {name: Counter() for name in samples}
+    parts: list[str] = []
+    params: list[Any] = []
+    for name, calls in samples.items():
+        with contextlib.suppress(EmptyResultSet):
+            sql, given = calls.values("status")[: LIMIT + 1].query.get_compiler(calls.db).as_sql()
+            parts.append(f"SELECT %s, status, COUNT(*) FROM ({sql}) sample_{len(parts)} GROUP BY status")  # noqa: S608 - as Django compiled it
+            params += [name, *given]
+    if parts:
+        with connections[samples[_ALL].db].cursor() as cursor:
+            cursor.execute(" UNION ALL ".join(parts), params)
+            for name, status, number_of_it in cursor.fetchall():
+                seen[name][status] = number_of_it
+    return seen
 
 
 def capped(kinds: Mapping[str, CallQuerySet], limit: int = LIMIT) -> dict[str, Count]:
