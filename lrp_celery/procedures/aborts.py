@@ -10,10 +10,11 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from lrp_celery.core.errors import CallAborted
 from lrp_celery.procedures.failures import of_abort
@@ -41,6 +42,7 @@ class Reach:
         self._reason: str | None = None
         self._lock = threading.Lock()
         self._thread = threading.get_ident()
+        self._greenlet = _present_greenlet()
         self._inside = False
         self._is_struck = False
         self._strike_otherwise: Callable[[], None] | None = None
@@ -67,7 +69,7 @@ class Reach:
         """Let no interrupt strike any more. Doing it twice changes nothing."""
         with self._lock:
             self._inside = False
-            if self._is_struck and not _hears_signals(self._thread):
+            if self._is_struck and self._greenlet is None and not _hears_signals(self._thread):
                 _raise_in_thread(self._thread, None)
         board.leave(self)
         for timer in (self._timer, self._expiry):
@@ -104,10 +106,17 @@ class Reach:
             self._is_struck = True
             if self._strike_otherwise is not None:
                 self._strike_otherwise()
+            elif self._greenlet is not None:
+                _from_hub(self._throw)
             elif _hears_signals(self._thread):
                 os.kill(os.getpid(), INTERRUPT)
             else:
                 _raise_in_thread(self._thread, Interrupted)
+
+    def _throw(self) -> None:
+        # In the hub, while the run waits: nothing else happens in this thread meanwhile, so that no lock is needed.
+        if self._inside:
+            self._greenlet.throw(Interrupted)
 
     @contextlib.contextmanager
     def struck_through(self, strike: Callable[[], None]) -> Iterator[None]:
@@ -218,6 +227,19 @@ def listen() -> None:
     unwind.lrp_celery = True  # type: ignore[attr-defined]
     if not hasattr(before, "lrp_celery"):
         signal.signal(INTERRUPT, unwind)
+
+
+def _present_greenlet() -> Any:
+    """Return the greenlet that this runs in, where threads are greenlets, as in gevent's pool; else None."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("threading"):
+        return None
+    return sys.modules["greenlet"].getcurrent()
+
+
+def _from_hub(work: Callable[[], None]) -> None:
+    """Do something when the greenlets of this thread all wait."""
+    sys.modules["gevent"].get_hub().loop.run_callback(work)
 
 
 def _hears_signals(ident: int) -> bool:

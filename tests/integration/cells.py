@@ -10,6 +10,7 @@ BASE = Plan()
 RABBITMQ = Plan(broker="rabbitmq")
 THREADS = Plan(pool="threads")
 SOLO = Plan(pool="solo")
+GEVENT = Plan(pool="gevent")
 MARIADB = Plan(database="mysql")
 SQLITE = Plan(database="sqlite")
 #: SQLite as well, and one of the few that every cell of the version matrix plays: it needs

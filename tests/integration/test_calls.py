@@ -8,7 +8,7 @@ import pytest
 from django_app.models import ActionLog, Worker
 from lrp_celery import AbortController, CallAborted, Caller, ConfigurationError, PollingCaller, calls
 from tests.integration import procedures
-from tests.integration.cells import BASE, MARIADB, RABBITMQ, SOLO, SQLITE, THREADS, on
+from tests.integration.cells import BASE, GEVENT, MARIADB, RABBITMQ, SOLO, SQLITE, THREADS, on
 from tests.integration.harness import eventually
 
 WAIT = 20.0
@@ -67,7 +67,7 @@ def test_rule_25_force_kills_the_process_that_runs_the_call_and_nothing_else(cel
     assert cell.runs(call_id) == 1
 
 
-@on(THREADS, SOLO)
+@on(THREADS, GEVENT, SOLO)
 def test_rule_25_force_is_refused_where_the_pool_cannot(cell):
     call_id = procedures.owned_hold.call()
     cell.until_running(call_id)
@@ -98,7 +98,7 @@ def test_rule_13_a_parked_call_runs_again_as_another(cell):
     assert cell.find(parked).status == "parked"
 
 
-@on(BASE, THREADS, MARIADB)
+@on(BASE, THREADS, GEVENT, MARIADB)
 @pytest.mark.parametrize("polls", [False, True])
 def test_lrp_34_to_43_callers(cell, polls):
     def caller(used, signal=None):

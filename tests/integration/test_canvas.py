@@ -7,7 +7,7 @@ import pytest
 from celery import chain, chord, group, signature
 
 from tests.integration import hostile
-from tests.integration.cells import BASE, MARIADB, MATRIX, RABBITMQ, SQLITE, THREADS, on
+from tests.integration.cells import BASE, GEVENT, MARIADB, MATRIX, RABBITMQ, SQLITE, THREADS, on
 from tests.integration.harness import eventually
 
 BY_CHILD = "tests.integration.tasks:"
@@ -19,7 +19,7 @@ def in_worker(cell, call, script=None):
     return (row.source_instance_id, script, row.source_node)
 
 
-@on(BASE, RABBITMQ, THREADS, MARIADB, SQLITE)
+@on(BASE, RABBITMQ, THREADS, GEVENT, MARIADB, SQLITE)
 def test_a_call_made_by_a_task_names_its_parent_and_its_root(cell):
     call = cell.tasks.parent.delay()
     cell.expect(call, "succeeded")
@@ -27,7 +27,7 @@ def test_a_call_made_by_a_task_names_its_parent_and_its_root(cell):
     cell.expect(child, "succeeded", root=call.id, parent=call.id, source=in_worker(cell, child, BY_CHILD + "parent"))
 
 
-@on(BASE, RABBITMQ, THREADS, MATRIX)
+@on(BASE, RABBITMQ, THREADS, GEVENT, MATRIX)
 def test_the_steps_of_a_chain_name_the_step_before_them(cell):
     add = cell.tasks.add
     last = chain(add.s(1, 1), add.s(2), add.s(3)).apply_async()
@@ -44,7 +44,7 @@ def never_sent(cell, call, after, status, relation="the step before it", *, call
     return cell.expect(call, "discarded", "lost", attempt=0, message=message, **nowhere, **expected)
 
 
-@on(BASE, RABBITMQ, THREADS, SQLITE, MARIADB)
+@on(BASE, RABBITMQ, THREADS, GEVENT, SQLITE, MARIADB)
 def test_the_steps_after_one_that_failed_end_with_it_for_they_are_never_sent(cell):
     last = chain(cell.tasks.fail.si(), cell.tasks.add.s(2), cell.tasks.add.s(y=3)).apply_async()
     second, first = last.parent, last.parent.parent
@@ -200,7 +200,7 @@ def test_the_body_after_a_chain_that_is_a_member_of_a_chord_ends_with_the_chain(
 # --- Replacing
 
 
-@on(BASE, RABBITMQ, THREADS, MATRIX)
+@on(BASE, RABBITMQ, THREADS, GEVENT, MATRIX)
 def test_a_call_replaced_by_a_task_is_one_call_that_ends_as_that_task_does(cell):
     call = cell.tasks.replace.delay("task")
     cell.expect(call, "succeeded", attempt=2, attempts=["1 replaced"], task="tests.replace")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.cells import BASE, MARIADB, MATRIX, RABBITMQ, SOLO, THREADS, on
+from tests.integration.cells import BASE, GEVENT, MARIADB, MATRIX, RABBITMQ, SOLO, THREADS, on
 
 SOFT = "billiard.exceptions.SoftTimeLimitExceeded"
 HARD = "billiard.exceptions.TimeLimitExceeded"
@@ -70,7 +70,7 @@ def test_a_dying_process_takes_no_other_call_with_it(cell):
         cell.expect(call, "succeeded")
 
 
-@on(THREADS, SOLO)
+@on(THREADS, GEVENT, SOLO)
 def test_pools_without_limits_end_the_call_as_it_ends_itself(cell):
     call = cell.tasks.held.apply_async(time_limit=0.1, soft_time_limit=0.1)
     cell.until_running(call)

@@ -4,9 +4,9 @@ from datetime import UTC, datetime, timedelta
 from unittest.mock import ANY
 
 from lrp_celery.tracking import signals
-from tests.integration.cells import BASE, MARIADB, MATRIX, RABBITMQ, SOLO, SQLITE, THREADS, on
+from tests.integration.cells import BASE, GEVENT, MARIADB, MATRIX, RABBITMQ, SOLO, SQLITE, THREADS, on
 
-EVERYWHERE = (BASE, RABBITMQ, THREADS, SOLO, MARIADB, MATRIX)
+EVERYWHERE = (BASE, RABBITMQ, THREADS, GEVENT, SOLO, MARIADB, MATRIX)
 
 # --- Returning and raising
 
@@ -32,7 +32,7 @@ def test_a_call_is_shown_as_its_publisher_wants_it_also_by_its_worker(cell):
     assert cell.wait_for(strangers).target_summary == "(<two>,), y=3"
 
 
-@on(BASE, THREADS)
+@on(BASE, THREADS, GEVENT)
 def test_a_secret_that_a_map_passes_on_is_neither_shown_nor_in_its_error(cell):
     call = cell.tasks.refuse.starmap([("ada", "hunter22")]).apply_async()
     row = cell.wait_for(call)
@@ -102,7 +102,7 @@ def test_a_call_that_retries_by_itself_has_a_row_for_each_failed_attempt(cell):
     assert cell.runs(call) == 3
 
 
-@on(BASE, RABBITMQ, THREADS, SOLO)
+@on(BASE, RABBITMQ, THREADS, GEVENT, SOLO)
 def test_a_call_that_asks_for_a_retry_waits_and_then_succeeds(cell):
     call = cell.tasks.retry.delay(1, countdown=1)
     waiting = cell.wait_for(call, lambda row: row.status == "retrying")
@@ -137,7 +137,7 @@ def test_a_call_without_retries_left_is_parked_with_the_error_it_named(cell):
     )  # fmt: skip
 
 
-@on(BASE, THREADS)
+@on(BASE, THREADS, GEVENT)
 def test_a_call_without_retries_left_is_parked_when_it_named_no_error(cell):
     call = cell.tasks.retry_bare.delay()
     error = "celery.exceptions.MaxRetriesExceededError"
@@ -175,7 +175,7 @@ def test_retries_that_overtake_the_attempt_before_them_do_not_mix_up_the_call(ce
 # --- Ignore and Reject
 
 
-@on(BASE, RABBITMQ, THREADS, SOLO, MATRIX)
+@on(BASE, RABBITMQ, THREADS, GEVENT, SOLO, MATRIX)
 def test_a_call_that_ignores_itself_is_discarded(cell):
     cell.expect(cell.tasks.ignore.delay(), "discarded", "ignored")
 
@@ -202,7 +202,7 @@ def test_a_message_given_back_too_late_is_lost_and_the_call_discarded(cell):
 # --- Asked for later, asked for twice
 
 
-@on(BASE, RABBITMQ, THREADS, SOLO, SQLITE)
+@on(BASE, RABBITMQ, THREADS, GEVENT, SOLO, SQLITE)
 def test_a_countdown_is_when_the_call_is_due(cell):
     before = datetime.now(UTC)
     call = cell.tasks.add.apply_async((1, 1), countdown=1)
@@ -213,7 +213,7 @@ def test_a_countdown_is_when_the_call_is_due(cell):
     assert ended.started_at >= row.due_at
 
 
-@on(BASE, RABBITMQ, THREADS)
+@on(BASE, RABBITMQ, THREADS, GEVENT)
 def test_the_second_of_two_messages_with_one_id_is_a_late_run_of_the_same_call(cell):
     first = cell.tasks.add.apply_async((1, 1), task_id=f"twice-{cell.name}")
     ended = cell.wait_for(first)

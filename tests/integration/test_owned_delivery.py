@@ -14,7 +14,7 @@ from lrp_celery.core.ids import new_id
 from lrp_celery.procedures.envelope import Envelope
 from lrp_celery.tracking.owned import Timing
 from tests.integration import hostile, procedures
-from tests.integration.cells import BASE, RABBITMQ, SOLO, SQLITE, THREADS, on
+from tests.integration.cells import BASE, GEVENT, RABBITMQ, SOLO, SQLITE, THREADS, on
 from tests.integration.harness import eventually, id_of
 
 WAIT = 20.0
@@ -74,7 +74,7 @@ def unknown() -> None:
 # --- Copies
 
 
-@on(BASE, RABBITMQ, THREADS, SQLITE)
+@on(BASE, RABBITMQ, THREADS, GEVENT, SQLITE)
 def test_rule_01_a_message_that_comes_three_times_runs_once(cell):
     call_id = new_id()
     hostile.trap(cell.folder, call_id, "before-claim", "hold")
@@ -90,7 +90,7 @@ def test_rule_01_a_message_that_comes_three_times_runs_once(cell):
     assert cell.attempts(call_id) == []
 
 
-@on(BASE, THREADS)
+@on(BASE, THREADS, GEVENT)
 def test_rule_01_a_copy_of_a_running_call_ends_quietly(cell):
     call_id = procedures.owned_hold.call()
     cell.until_running(call_id)
@@ -378,7 +378,7 @@ def test_rule_01_a_worker_that_does_not_know_the_task_has_not_been_delivered_its
     assert cell.find(call_id).status == "aborted"
 
 
-@on(BASE, THREADS)
+@on(BASE, THREADS, GEVENT)
 def test_before_start_runs_after_the_claim_and_for_no_copy(cell):
     call_id = hostile.watched.call()
     cell.until_running(call_id)

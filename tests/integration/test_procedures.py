@@ -7,9 +7,9 @@ from django.db import connections
 
 from lrp_celery import CallAborted, CallFailed, CallState, CallTimedOut, ResultTimeout
 from tests.integration import history, procedures
-from tests.integration.cells import BASE, MARIADB, MATRIX, RABBITMQ, SOLO, SQLITE, THREADS, on
+from tests.integration.cells import BASE, GEVENT, MARIADB, MATRIX, RABBITMQ, SOLO, SQLITE, THREADS, on
 
-EVERYWHERE = (BASE, RABBITMQ, THREADS, SOLO, MARIADB, MATRIX)
+EVERYWHERE = (BASE, RABBITMQ, THREADS, GEVENT, SOLO, MARIADB, MATRIX)
 WAIT = 20.0
 
 
@@ -47,7 +47,7 @@ def test_lrp_07_a_call_that_raises_is_rejected_with_its_error(cell):
     assert (row.status, row.error_type, row.last_error) == ("failed", "ValueError", "no such month")
 
 
-@on(BASE, SQLITE, THREADS)
+@on(BASE, SQLITE, THREADS, GEVENT)
 def test_a_procedure_retries_under_its_id(cell):
     call_id = procedures.owned_retry.call(2)
     assert procedures.owned_retry.get_result(call_id, wait=WAIT) == 2
@@ -63,7 +63,7 @@ def test_a_procedure_whose_retries_are_exhausted_is_parked(cell):
     assert cell.find(call_id).status == "parked"
 
 
-@on(BASE, THREADS)
+@on(BASE, THREADS, GEVENT)
 def test_an_async_procedure_retries_by_itself(cell):
     call_id = procedures.owned_autoretry.call(1)
     assert procedures.owned_autoretry.get_result(call_id, wait=WAIT) == 1
@@ -108,7 +108,7 @@ def test_a_deaf_call_is_interrupted_after_its_grace(cell):
     assert procedures.double.get_result(procedures.double.call(1), wait=WAIT) == 2
 
 
-@on(BASE, SOLO)
+@on(BASE, GEVENT, SOLO)
 def test_rule_24_a_call_that_blocks_is_interrupted_once_and_not_retried(cell):
     call_id = procedures.deaf.call()
     cell.until_running(call_id)
@@ -118,7 +118,7 @@ def test_rule_24_a_call_that_blocks_is_interrupted_once_and_not_retried(cell):
     assert [line.event for line in cell.truth(call_id)] == ["started"]
 
 
-@on(BASE, THREADS)
+@on(BASE, THREADS, GEVENT)
 def test_an_async_call_is_cancelled(cell):
     call_id = procedures.deaf_coroutine.call()
     cell.until_running(call_id)

@@ -7,7 +7,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from tests.integration.cells import BASE, MARIADB, MATRIX, RABBITMQ, SOLO, SQLITE, THREADS, on
+from tests.integration.cells import BASE, GEVENT, MARIADB, MATRIX, RABBITMQ, SOLO, SQLITE, THREADS, on
 from tests.integration.harness import eventually
 
 SOFT = "billiard.exceptions.SoftTimeLimitExceeded"
@@ -87,6 +87,14 @@ def test_a_running_call_that_is_revoked_gently_runs_on(cell):
     cell.expect(call, "succeeded")
 
 
+@on(GEVENT)
+def test_a_running_call_in_a_greenlet_is_terminated(cell):
+    call = cell.until_running(cell.tasks.held.delay())
+    call.revoke(terminate=True)
+    cell.expect(call, "discarded", "revoked")
+    cell.expect(cell.tasks.add.delay(1, 1), "succeeded")
+
+
 @on(THREADS)
 def test_a_running_call_in_a_thread_cannot_be_terminated_and_runs_on(cell):
     call = cell.until_running(cell.tasks.held.delay())
@@ -129,7 +137,7 @@ def test_a_process_that_outlived_a_revoke_and_dies_later_has_not_been_revoked(ma
     assert died.error_type in {"billiard.exceptions.WorkerLostError", "WorkerLost"}
 
 
-@on(BASE, THREADS)
+@on(BASE, THREADS, GEVENT)
 def test_a_call_revoked_after_its_end_keeps_it(cell):
     call = cell.tasks.add.delay(1, 1)
     cell.expect(call, "succeeded")
