@@ -232,7 +232,9 @@ class CallActions(CallModelAdmin):
 
     def _deeds(self, request: HttpRequest) -> Deeds:
         app = get_current_app()
-        return Deeds(app, runtime_of(app), request.user)
+        calls = self.calls_for(request).only("pk")
+        # What came of a call that somebody may see need not be his to see.
+        return Deeds(app, runtime_of(app), request.user, sees=lambda ids: calls.in_bulk(list(ids)))
 
     def _note(self, request: HttpRequest, offer: Offer, result: Result, source: CallQuerySet) -> None:
         """Keep it in Django's record, too: our own was written where it was done."""

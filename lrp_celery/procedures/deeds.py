@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -36,6 +37,8 @@ class Deeds:
     app: Any
     runtime: Runtime
     by: Any = None
+    sees: Callable[[Collection[str]], Collection[str]] | None = None
+    """Of some calls, those that this somebody may know of, and so act on; None: all."""
 
     def abort(
         self, call_id: str, *, reason: str | None = None, tree: bool = False, force: bool = False
@@ -43,8 +46,12 @@ class Deeds:
         """Ask for the end of a call, and with `tree` of its open descendants; return what came of each that is known."""
         request = AbortRequest(reason=bounded(reason), by=name_of_user(self.by), force=force)
         stopping = Stopping(self.app, self.runtime, request)
+        descendants = self._seen(stopping.descendants(call_id)) if tree else []
+        # First of all: what cannot be done to one of them is refused before anything is done to another.
+        for each in (call_id, *descendants):
+            stopping.check(each)
         done = []
-        for each in (call_id, *(stopping.descendants(call_id) if tree else ())):
+        for each in (call_id, *descendants):
             outcome = stopping.stop(each)
             if outcome is not None:
                 done.append(self._action(Deed.ABORT, each, outcome, request.reason))
@@ -99,6 +106,11 @@ class Deeds:
         outcome = REMOVED if is_gone else REMOVED_LATER
         self._log_after_commit(self._action(Deed.REMOVE, call_id, outcome))
         return True
+
+    def _seen(self, call_ids: Iterable[str]) -> list[str]:
+        found = list(call_ids)
+        seen = found if self.sees is None or not found else self.sees(found)
+        return [call_id for call_id in found if call_id in seen]
 
     def _action(self, deed: Deed, call_id: str, outcome: str, reason: str | None = None) -> Action:
         return Action(deed=deed, call_id=call_id, by=name_of_user(self.by), reason=reason, outcome=outcome)

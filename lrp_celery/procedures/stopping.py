@@ -46,8 +46,14 @@ class Stopping:
         asked = store.request_abort(call_id, self._request)
         return self._tell(record, asked) if record.owned else self._revoke(store, record, asked)
 
+    def check(self, call_id: str) -> None:
+        """Raise what `stop` would raise for what is asked of this call; nothing is done yet."""
+        found = self._find(call_id) if self._request.force else None
+        if found is not None and found[1].status.is_open:
+            self._check_force(*found)
+
     def descendants(self, call_id: str) -> Iterator[str]:
-        """Yield the calls that were made by this one, by those, and so on, as far as they are known now."""
+        """Yield the open calls that were made by this one, by those, and so on, as far as they are known now."""
         found = self._find(call_id)
         if found is None:
             return
@@ -56,13 +62,15 @@ class Stopping:
         children: dict[str | None, list[str]] = {}
         for each in family:
             children.setdefault(each.parent_id, []).append(each.call_id)
+        is_open = {each.call_id: each.status.is_open for each in family}
         seen, waiting = {call_id}, [call_id]
         while waiting:
             for child in children.get(waiting.pop(), []):
                 if child not in seen:
                     seen.add(child)
                     waiting.append(child)
-                    yield child
+                    if is_open[child]:
+                        yield child
 
     def _find(self, call_id: str) -> tuple[CallStore, CallRecord] | None:
         """Return the call and the store to write it by: at once, unless only the caller's transaction sees it."""

@@ -129,10 +129,39 @@ def test_abort_with_descendants_reaches_those_that_were_not_selected(ada, revoke
     assert "1 descendant was asked to end." in " ".join(do(ada, "abort_trees", root))
     assert revoked == [(child, {"kill": False})]
     assert entries() == [(child, CHANGE, f"Abort, with {root}: asked to end.", "ada")]
-    assert [(line[0], line[1], line[4]) for line in audit() if line[4] != "had ended"] == [
-        ("abort", child, "asked to end")
+    assert [(line[0], line[1], line[4]) for line in audit()] == [
+        ("abort", root, "had ended"),
+        ("abort", child, "asked to end"),
     ]
     assert acting.confirmation(ask(ada, "abort_trees", acting.ended())) is None
+
+
+def family_of_one_root(*others):
+    root = acting.waiting()
+    Call.objects.filter(pk__in=others).update(root_id=root, parent_id=root)
+    return root
+
+
+def test_abort_with_descendants_does_not_reach_those_that_one_may_not_see(ada, revoked, monkeypatch):
+    seen = CallAdmin.get_queryset
+    monkeypatch.setattr(CallAdmin, "get_queryset", lambda self, request: seen(self, request).exclude(pk="hidden"))
+    root = family_of_one_root(acting.observed("hidden"), acting.observed("shown"))
+    assert "info: 1 descendant was asked to end." in do(ada, "abort_trees", root)
+    assert revoked == [("shown", {"kill": False})]
+    assert {line[1] for line in audit()} == {entry[0] for entry in entries()} == {root, "shown"}
+
+
+def test_a_tree_that_cannot_be_killed_as_a_whole_is_left_alone(ada, revoked):
+    """Else what was done to some of its calls before one is refused would miss in Django's record."""
+    root = family_of_one_root(acting.running(), acting.observed("plain-1"))
+    assert do(ada, "abort_trees", root, said={"force": "yes"})[0].endswith("abort it without force.")
+    assert (calls.get(root).status, revoked, audit(), entries()) == ("submitted", [], [], [])
+
+
+def test_descendants_that_had_ended_are_not_on_record(ada):
+    root = family_of_one_root(acting.observed("over", "succeeded"))
+    do(ada, "abort_trees", root)
+    assert [line[1] for line in audit()] == [root]
 
 
 @override_settings(LRP_CELERY={"PAYLOAD": ["acting.*"]})
