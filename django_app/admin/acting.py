@@ -108,9 +108,11 @@ def _aborted(call: Call, done: Sequence[Action]) -> Result:
 
 
 def _rerun(call: Call, deeds: Deeds, wish: Wish) -> Result:
-    again = deeds.rerun(call.pk, new_id=derived_id(wish.key, call.pk) if wish.key else None)
-    words, entry = _("called again"), f"Run again as {again}."
-    return Result(call=call, level=Level.CONFIRMED, words=words, entry=entry, new_id=again)
+    again = deeds.run_again(call.pk, new_id=derived_id(wish.key, call.pk) if wish.key else None)
+    if not again.is_new:
+        return Result(call=call, level=Level.SKIPPED, words=_("it was called again before"), new_id=again.call_id)
+    words, entry = _("called again"), f"Run again as {again.call_id}."
+    return Result(call=call, level=Level.CONFIRMED, words=words, entry=entry, new_id=again.call_id)
 
 
 def _resend(call: Call, deeds: Deeds, wish: Wish) -> Result:

@@ -13,6 +13,7 @@ from lrp_celery.procedures import rerunning
 from lrp_celery.procedures.actions import Action, Deed, bounded, name_of_user
 from lrp_celery.procedures.envelope import Envelope
 from lrp_celery.procedures.publishing import send_or_leave
+from lrp_celery.procedures.rerunning import Again
 from lrp_celery.procedures.runtime import Runtime
 from lrp_celery.procedures.stopping import Stopping
 from lrp_celery.tracking.owned import AbortRequest
@@ -60,17 +61,23 @@ class Deeds:
 
     def rerun(self, call_id: str, *, new_id: str | None = None) -> str:
         """Run an ended call once more; return the new id. `new_id` is the idempotency key, for whoever may ask twice."""
+        return self.run_again(call_id, new_id=new_id).call_id
+
+    def run_again(self, call_id: str, *, new_id: str | None = None) -> Again:
+        """Likewise; also say whether the new call was made before, and then leave everything as it is."""
         try:
             again = rerunning.rerun(self.app, self.runtime, call_id, new_id)
         except LrpError as error:
             self.runtime.log(self._action(Deed.RERUN, call_id, f"refused: {type(error).__name__}"))
             raise
+        if not again.is_new:
+            return again
         try:
             self.runtime.callers.handle(call_id, name_of_user(self.by))
         except StoreError as error:
             # The new call is made, and whoever asked for it must not believe that it is not.
             logger.warning("Call %s runs again, but is not noted as handled: %s", call_id, error)
-        self._log_after_commit(self._action(Deed.RERUN, call_id, f"{_AGAIN}{again}"))
+        self._log_after_commit(self._action(Deed.RERUN, call_id, f"{_AGAIN}{again.call_id}"))
         return again
 
     def resend(self, call_id: str) -> bool:

@@ -96,10 +96,13 @@ class LongRunningProcedure(Generic[P, R]):
 
     def call_again(
         self, args: list[Any], kwargs: dict[str, Any], earlier: CallRecord, new_id: str | None = None
-    ) -> str:
-        """Make a new call of what the message of an earlier one held, for the same owner; return its id (RULES 13)."""
+    ) -> tuple[str, bool]:
+        """Make a new call of what the message of an earlier one held, for the same owner (RULES 13).
+
+        Return its id, and whether it is new: with a `new_id` it may have been made before.
+        """
         options = CallOptions(call_id=new_id, owner=earlier.owner)
-        return self._make(args, kwargs, options, rerun_of=earlier.call_id)[0]
+        return self._make(args, kwargs, options, rerun_of=earlier.call_id)
 
     def draft(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]

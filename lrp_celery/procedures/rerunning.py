@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,8 +22,17 @@ from lrp_celery.tracking.tracking import tracking_of
 logger = logging.getLogger("lrp_celery.procedures")
 
 
-def rerun(app: Any, runtime: Runtime, call_id: str, new_id: str | None = None) -> str:
-    """Make the new call, in the caller's transaction; return its id. With a `new_id` that is taken by it nothing is made.
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The call that runs in the stead of an earlier one."""
+
+    call_id: str
+    is_new: bool = True
+    """False: it was made before, under the same id, for whoever asks twice."""
+
+
+def rerun(app: Any, runtime: Runtime, call_id: str, new_id: str | None = None) -> Again:
+    """Make the new call, in the caller's transaction. With a `new_id` that is taken by it nothing is made.
 
     That of a task that is no procedure goes out after the commit; if it does not, then without a
     transaction `PublishFailed` is raised, in one it is logged, and the new call shows it.
@@ -34,8 +44,7 @@ def rerun(app: Any, runtime: Runtime, call_id: str, new_id: str | None = None) -
     task = app.tasks.get(record.task)
     procedure = getattr(task, "lrp_procedure", None)
     if procedure is not None:
-        again: str = procedure.call_again(envelope.args, envelope.kwargs, record, new_id)
-        return again
+        return Again(*procedure.call_again(envelope.args, envelope.kwargs, record, new_id))
     if record.owned:
         raise _refused(record, f"this process knows no procedure {record.task!r}")
     if task is None:
@@ -53,15 +62,15 @@ class _Plainly:
         self._call_id = call_id
         self._error: BaseException | None = None
 
-    def run(self, kept: Envelope) -> str:
-        """Make its row, and have its message sent; return its id."""
+    def run(self, kept: Envelope) -> Again:
+        """Make its row, and have its message sent."""
         stamp = messages.fresh_stamp(SystemClock().now(), rerun_of=self._earlier.call_id)
         publish = partial(
             self._task.apply_async, kept.args, kept.kwargs, task_id=self._call_id, headers={messages.HEADER: stamp}
         )
         if self._task.app.conf.task_always_eager:
             publish()
-            return self._call_id
+            return Again(self._call_id)
         try:
             with gathering() as reports:
                 envelope = capture(lambda producer: publish(producer=producer))
@@ -75,14 +84,14 @@ class _Plainly:
                 f"The broker did not take call {self._call_id!r}, which was to run {self._earlier.call_id!r} again.",
                 call_id=self._call_id,
             ) from self._error
-        return self._call_id
+        return Again(self._call_id)
 
-    def _known(self) -> str:
-        """Return the id if it was this call's before: whoever asked did so twice."""
+    def _known(self) -> Again:
+        """Return the call that has the id if it is this one: whoever asked did so twice."""
         known = self._runtime.callers.look(self._call_id)
         if known is None or known.rerun_of != self._earlier.call_id:
             raise CallIdConflict(call_id=self._call_id)
-        return self._call_id
+        return Again(self._call_id, is_new=False)
 
     def _send(self, envelope: Envelope) -> None:
         app = self._task.app

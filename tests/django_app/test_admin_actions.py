@@ -201,12 +201,19 @@ def test_rerun_makes_new_calls_after_the_commit_and_marks_the_old_ones_handled(a
     assert entries() == [(failed, CHANGE, f"Run again as {again.pk}.", "ada")]
 
 
-def test_a_confirmation_that_is_sent_twice_makes_one_call(ada):
-    failed = acting.ended()
+@override_settings(LRP_CELERY={"PAYLOAD": ["acting.*"]})
+@pytest.mark.parametrize("make", [acting.ended, acting.mailed])
+def test_a_confirmation_that_is_sent_twice_makes_one_call_and_is_once_on_record(ada, make):
+    failed = make()
     fields = acting.confirmation(ask(ada, "rerun_calls", failed))
-    for _ in range(2):
-        assert ada.post(LIST, fields).status_code == 302
-    assert Call.objects.filter(rerun_of=failed).count() == 1
+    assert ada.post(LIST, fields).status_code == 302
+    answer = ada.post(LIST, fields, follow=True)
+    again = Call.objects.get(rerun_of=failed)
+    assert [str(message) for message in answer.context["messages"]][-2] == (
+        "Run again, 1 call: it was called again before."
+    )
+    assert audit() == [("rerun", failed, "ada", None, f"runs again as {again.pk}")]
+    assert entries() == [(failed, CHANGE, f"Run again as {again.pk}.", "ada")]
 
 
 def test_nothing_goes_out_before_the_request_is_committed(ada, monkeypatch):
