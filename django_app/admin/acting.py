@@ -16,10 +16,10 @@ from uuid import UUID
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from django_app.admin.offers import ABORT, ABORT_TREE, HANDLE, REMOVE, RERUN, RESEND
+from django_app.admin.offers import ABORT, ABORT_TREE, HANDLE, REMOVE, RERUN, RESEND, Offer
 from django_app.admin.plans import Plan
 from django_app.models import Call
-from lrp_celery.core.errors import LrpError
+from lrp_celery.core.errors import LrpError, PublishFailed
 from lrp_celery.core.text import clean
 from lrp_celery.procedures import stopping
 from lrp_celery.procedures.actions import Action
@@ -66,21 +66,30 @@ def act(plan: Plan, deeds: Deeds, wish: Wish, alias: str, budget: timedelta = BU
     """Do it, and yield what came of each call; those that the plan skips come last."""
     deadline = time.monotonic() + budget.total_seconds()
     do = _DOING[plan.offer.name]
-    # An abort counts at once, whatever becomes of a transaction; all else belongs together and goes out after the commit.
-    is_at_once = plan.offer.name in {ABORT.name, ABORT_TREE.name}
     for call in plan.doable:
         if time.monotonic() >= deadline:
             yield Result(call=call, level=Level.SKIPPED, words=_("time was up: do it once more for the rest"))
             continue
         try:
-            with nullcontext() if is_at_once else transaction.atomic(using=alias):
+            with nullcontext() if _is_at_once(plan.offer, call) else transaction.atomic(using=alias):
                 result = do(call, deeds, wish)
+        except PublishFailed as error:
+            # It may still have been sent: the broker that is slow is not told from the one that is away.
+            words = _("the broker did not say that it took the new call; whether it runs shows on its page")
+            result = Result(call=call, level=Level.REFUSED, words=words, new_id=error.call_id)
         except LrpError as error:
             result = Result(call=call, level=Level.REFUSED, words=clean(str(error), _MESSAGE))
         yield result
     for call in plan.calls:
         if call.pk in plan.skips:
             yield Result(call=call, level=Level.SKIPPED, words=plan.skips[call.pk])
+
+
+def _is_at_once(offer: Offer, call: Call) -> bool:
+    """Whether no transaction is opened for it; all else belongs together, and goes out after the commit."""
+    # An abort counts whatever becomes of a transaction. A call that is no procedure's is not sent again by anybody if the
+    # broker does not take it, which in a transaction nobody would be told.
+    return offer.name in {ABORT.name, ABORT_TREE.name} or (offer.name == RERUN.name and not call.owned)
 
 
 def _abort(call: Call, deeds: Deeds, wish: Wish) -> Result:

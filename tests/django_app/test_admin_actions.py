@@ -182,6 +182,23 @@ def test_what_was_only_watched_runs_again_if_its_arguments_were_kept(ada):
     assert acting.SECRET not in markup
 
 
+@override_settings(LRP_CELERY={"PAYLOAD": ["acting.*"]})
+def test_what_was_only_watched_and_the_broker_does_not_take_is_told(ada, monkeypatch):
+    from lrp_celery.procedures import rerunning
+
+    def away(*_):
+        raise rerunning.BrokerAway
+
+    monkeypatch.setattr(rerunning, "ask_broker", away)
+    failed, other = acting.mailed(), acting.mailed("other")
+    assert do(ada, "rerun_calls", failed, other) == [
+        "error: Run again, 2 calls: the broker did not say that it took the new call; whether it runs shows on its page."
+    ]
+    assert [line[4] for line in audit()] == ["refused: PublishFailed"] * 2
+    assert entries() == []
+    assert Call.objects.get(pk=failed).handled_at is None
+
+
 def test_rerun_makes_new_calls_after_the_commit_and_marks_the_old_ones_handled(ada):
     failed, plain = acting.ended(month="2026-09"), acting.observed("plain-1", "failed")
     acting.sent()
