@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from lrp_celery.core.clock import SystemClock
-from lrp_celery.core.errors import CallIdConflict, CallNotFound, NotRerunnable, PublishFailed
+from lrp_celery.core.errors import CallIdConflict, CallNotFound, LrpError, NotRerunnable, PublishFailed
 from lrp_celery.core.ids import new_id as fresh_id
 from lrp_celery.procedures.envelope import Envelope, capture
 from lrp_celery.procedures.publishing import BrokerAway, ask_broker
@@ -44,7 +44,12 @@ def rerun(app: Any, runtime: Runtime, call_id: str, new_id: str | None = None) -
     task = app.tasks.get(record.task)
     procedure = getattr(task, "lrp_procedure", None)
     if procedure is not None:
-        return Again(*procedure.call_again(envelope.args, envelope.kwargs, record, new_id))
+        try:
+            return Again(*procedure.call_again(envelope.args, envelope.kwargs, record, new_id))
+        except LrpError:
+            raise
+        except TypeError as error:
+            raise _no_fit(record, error) from error
     if record.owned:
         raise _refused(record, f"this process knows no procedure {record.task!r}")
     if task is None:
@@ -75,7 +80,7 @@ class _Plainly:
             with gathering() as reports:
                 envelope = capture(lambda producer: publish(producer=producer))
         except TypeError as error:
-            raise _refused(self._earlier, f"its arguments do not fit any more: {error}") from error
+            raise _no_fit(self._earlier, error) from error
         if not all(self._runtime.callers.report(report) for report in reports):
             return self._known()
         self._runtime.after_commit(lambda: self._send(envelope))
@@ -115,6 +120,10 @@ def _message_of(runtime: Runtime, record: CallRecord) -> Envelope:
     if record.owned:
         raise _refused(record, "it ran inside its caller, without a message that could have been kept")
     raise _refused(record, "it was only observed, and its arguments were not kept (see the setting PAYLOAD)")
+
+
+def _no_fit(record: CallRecord, error: TypeError) -> NotRerunnable:
+    return _refused(record, f"its arguments do not fit any more: {error}")
 
 
 def _refused(record: CallRecord, why: str) -> NotRerunnable:

@@ -353,6 +353,22 @@ def test_a_failure_of_one_call_does_not_keep_the_others_from_theirs(ada, monkeyp
     ]
 
 
+def test_a_call_whose_arguments_do_not_fit_any_more_does_not_keep_the_others_from_theirs(ada, monkeypatch):
+    first, second = acting.ended(month="2026-09"), acting.ended(month="2026-10")
+    monkeypatch.setattr(acting.report.task, "__header__", only_october)
+    told = do(ada, "rerun_calls", first, second)
+    assert told[0] == "success: Run again, 1 call: called again."
+    assert told[1].startswith("error: Run again, 1 call: ")
+    assert "its arguments do not fit any more: not then" in told[1]
+    assert [entry[0] for entry in entries()] == [second]
+    assert Call.objects.get(pk=first).handled_at is None
+
+
+def only_october(month, password=""):
+    if month != "2026-10":
+        raise TypeError("not then")
+
+
 def test_actions_speak_german_and_the_record_does_not(ada, settings):
     settings.LANGUAGE_CODE = "de"
     failed = acting.ended()

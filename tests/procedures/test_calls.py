@@ -424,6 +424,11 @@ def test_what_cannot_be_run_again_is_refused(scene, monkeypatch):
         patch.setattr(plain, "__header__", lambda *, year: None)
         with pytest.raises(NotRerunnable, match="do not fit any more"):
             calls.rerun(changed)
+    altered = settled(scene, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.add.task, "__header__", lambda *, year: None)
+        with pytest.raises(NotRerunnable, match="do not fit any more"):
+            calls.rerun(altered)
     without = settled(scene, 1)
     scene.store._payloads[without] = replace(scene.store._payloads[without], message=None)
     with pytest.raises(NotRerunnable, match="without a message"):
