@@ -153,10 +153,10 @@ class CallActions(CallModelAdmin):
     def _selected(self, request: HttpRequest, offer: Offer) -> HttpResponse:
         """Act on what is ticked; on all that match if nothing is, but never on simply everything."""
         action = self._action(request, offer)
-        ticked = [call_id for call_id in request.POST.getlist(ACTION_CHECKBOX_NAME) if "\x00" not in call_id]
-        if ticked:
+        if ticked := request.POST.getlist(ACTION_CHECKBOX_NAME):
             # Those that do not match any more are still what was meant.
-            return action(self.calls_for(request).filter(pk__in=ticked))
+            known = [call_id for call_id in ticked if clean(call_id) == call_id]
+            return action(self.calls_for(request).filter(pk__in=known))
         try:
             listed = self.get_changelist_instance(request)
         except IncorrectLookupParameters:
@@ -215,7 +215,8 @@ class CallActions(CallModelAdmin):
         """Do what was confirmed, to exactly those calls that were shown, as they stand now."""
         ids = _ids(request.POST["calls"], self.action_limit)
         source = self.calls_for(request)
-        found = source.only(*JUDGED).in_bulk([call_id for call_id in ids if "\x00" not in call_id])
+        # What no database can hold is the id of no call.
+        found = source.only(*JUDGED).in_bulk([call_id for call_id in ids if clean(call_id) == call_id])
         calls = [found[call_id] for call_id in ids if call_id in found]
         planned = plan(offer, calls, facts_for([offer], calls, source))
         results = []

@@ -438,7 +438,15 @@ def test_a_broken_form_is_refused_in_words(ada, change):
     fields = acting.confirmation(ask(ada, "remove_calls", failed))
     assert ada.post(LIST, {**fields, **change}).status_code == 400
     assert calls.get(failed) is not None
-    assert ada.post(LIST, {**fields, "calls": json.dumps(["\x00"])}).status_code == 302
+    for unheard_of in ("\x00", "\ud800"):
+        assert ada.post(LIST, {**fields, "calls": json.dumps([unheard_of])}).status_code == 302
+
+
+def test_an_id_that_cannot_be_ticked_does_not_mean_all_that_match(ada):
+    failed = acting.ended()
+    answer = ada.post(f"{LIST}?status=failed", {"action": "remove_calls", "_selected_action": "\x00"}, follow=True)
+    assert [str(message) for message in answer.context["messages"]] == ["No call fits any more."]
+    assert calls.get(failed) is not None
 
 
 # --- Who may: every way that there is to see or to act
