@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.contrib import admin
 from django.db.models import F, Q
@@ -23,6 +23,9 @@ from lrp_celery.tracking.store import MAX_ID
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrOrPromise as Text
+
+#: Longer than two time zones ever differ.
+_MORE: Final = timedelta(days=2)
 
 
 class EnqueuedFilter(CallFilter):
@@ -118,11 +121,14 @@ def _place(text: str) -> tuple[datetime, str] | None:
 
 
 def _instant(text: str) -> datetime | None:
+    """Return an instant that every time zone can say."""
     try:
         found = datetime.fromisoformat(text.strip().replace(" ", "+"))
-    except ValueError:
+        found = timezone.make_aware(found) if timezone.is_naive(found) else found
+        # Compared so that what lies at the end of time overflows here, and not where it is shown or asked for.
+        return found if found - _MORE < found < found + _MORE else None
+    except (ValueError, OverflowError):
         return None
-    return timezone.make_aware(found) if timezone.is_naive(found) else found
 
 
 def parameters() -> frozenset[str]:

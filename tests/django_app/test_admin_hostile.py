@@ -104,6 +104,16 @@ def test_whatever_is_asked_for_as_an_attempt_does_no_harm(admin_client, story, n
     assert admin_client.get(f"{LIST}{call.pk}/change/", {"attempt": number}).status_code == 200
 
 
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+@pytest.mark.parametrize("end", ["", "Z", "-14:00", "+14:00"])
+def test_an_instant_may_be_the_first_or_the_last_there_is(admin_client, story, settings, zone, end):
+    settings.TIME_ZONE = zone
+    story.call("import_places", "failed", age=5)
+    for instant in (f"0001-01-01T00:00:00{end}", f"9999-12-31T23:59:59{end}", "0001-01-02T12:00:00Z"):
+        for query in ({"before": f"{instant}_x"}, {"enqueued": f"{instant}.."}, {"enqueued": f"..{instant}"}):
+            assert admin_client.get(LIST, query).status_code == 200, query
+
+
 def test_ten_thousand_children_and_calls_whose_task_is_gone(admin_client, story):
     root = story.call("gone_from_the_code", "succeeded", age=500)
     row = {"task": "t" * 255, "status": "failed", "enqueued_at": story.now, "updated_at": story.now}
