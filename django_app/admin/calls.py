@@ -32,6 +32,7 @@ from django_app.admin.display import (
     short_worker,
 )
 from django_app.admin.filters import FILTERS, parameters
+from django_app.admin.pages import without_messages
 from django_app.admin.paginator import CappedPaginator
 from django_app.admin.search import meaning
 from django_app.admin.trees import TreePage
@@ -109,7 +110,12 @@ class CallAdmin(CallActions, TreePage):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list, or act on what was ticked in it."""
-        context = {"at": clock_time(timezone.now()), "refresh_every": self.refresh_every, **(extra_context or {})}
+        context = {
+            "at": clock_time(timezone.now()),
+            "refresh_every": self.refresh_every,
+            **without_messages(request),
+            **(extra_context or {}),
+        }
         return super().changelist_view(request, context)
 
     def get_search_results(
@@ -217,6 +223,7 @@ class CallAdmin(CallActions, TreePage):
         now = timezone.now()
         context = {
             **self.admin_site.each_context(request),
+            **without_messages(request),
             "at": clock_time(now),
             "refresh_every": None if call.is_terminal else self.refresh_call_every,
             "title": short_task(call.task),

@@ -19,6 +19,7 @@ from django_app.admin import present, tiles
 from django_app.admin.display import clock_time
 from django_app.admin.failures import Failures, failures
 from django_app.admin.links import Links
+from django_app.admin.pages import without_messages
 from django_app.admin.present import LiveWorker, OpenCall
 from django_app.admin.tempo import TASKS, Pace, measured, paces
 from django_app.admin.tiles import Tile
@@ -147,6 +148,7 @@ class DashboardAdmin(RollupModelAdmin):
             raise PermissionDenied
         context = {
             **self.admin_site.each_context(request),
+            **without_messages(request),
             "title": _("Dashboard"),
             "opts": self.opts,
             "media": self.media,

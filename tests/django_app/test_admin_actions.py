@@ -380,6 +380,18 @@ def test_actions_speak_german_and_the_record_does_not(ada, settings):
     assert [entry[2] for entry in entries()] == ["Failure handled."]
 
 
+def test_what_is_told_waits_for_somebody_who_reads_it(ada):
+    """Else the script that refreshes another page would have taken it away."""
+    failed, waits = acting.ended(), acting.waiting()
+    ada.post(LIST, acting.confirmation(ask(ada, "handle_calls", failed)))
+    for path in (LIST, f"{LIST}{quote(waits)}/change/", "/admin/lrp_celery/hourlyrollup/"):
+        assert "marked as handled" not in ada.get(path, headers={"X-LRP-Refresh": "1"}).content.decode()
+    assert ada.get(f"{LIST}gone/change/", headers={"X-LRP-Refresh": "1"}).status_code == 404
+    answer = ada.get(LIST)
+    assert "marked as handled" in answer.content.decode()
+    assert "There is no call" not in answer.content.decode()
+
+
 # --- The page of a call
 
 

@@ -55,7 +55,10 @@
     isAsking = true;
     askedAt = Date.now();
     try {
-      const answer = await fetch(location.href, { credentials: "same-origin", cache: "no-store" });
+      // The header says that nobody looks at what comes: messages wait for somebody who does.
+      const headers = { "X-LRP-Refresh": "1" };
+      const answer = await fetch(location.href, { credentials: "same-origin", cache: "no-store", headers });
+      if (answer.status === 404) stop();
       // Whoever was logged out, or may not look any more, is told so when he loads the page.
       if (!answer.ok || answer.redirected) throw new Error(String(answer.status));
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -75,9 +78,14 @@
     }
   };
 
-  const end = () => {
+  const stop = () => {
     clearInterval(ticking);
     document.removeEventListener("visibilitychange", tick);
+    button.hidden = true;
+  };
+
+  const end = () => {
+    stop();
     button.closest(".lrp-at").remove();
   };
 
