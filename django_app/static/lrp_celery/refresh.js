@@ -33,7 +33,7 @@
       if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
     }
     for (const { name, value } of fresh.attributes) {
-      if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+      if (name !== "open" && old.getAttribute(name) !== value) old.setAttribute(name, value);
     }
     [...fresh.childNodes].forEach((child, place) => put(child, old, place));
     // What was in the way of new ones has been pushed to the end.
