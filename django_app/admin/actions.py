@@ -41,6 +41,8 @@ else:
 
 #: Calls that the page that asks once more names one by one.
 _NAMED: Final = 10
+#: Kinds of outcomes that are told one by one.
+_TOLD: Final = 12
 _LEVELS: Final = {
     Level.CONFIRMED: messages.SUCCESS,
     Level.ASKED: messages.INFO,
@@ -250,8 +252,12 @@ class CallActions(CallModelAdmin):
             self.log_change(request, call, f"Abort, with {result.call.pk}: {others[call.pk]}.")
 
     def _tell(self, request: HttpRequest, offer: Offer, results: Sequence[Result], *, gone: int) -> None:
-        for level, words, count in summed(results):
+        said = list(summed(results))
+        for level, words, count in said[:_TOLD]:
             self.message_user(request, _told(offer, words, count), _LEVELS[level])
+        if rest := sum(count for _level, _words, count in said[_TOLD:]):
+            # Each may have failed in words of its own.
+            self.message_user(request, _told(offer, _("not done either, for reasons like these"), rest), messages.ERROR)
         if gone:
             self.message_user(request, _told(offer, _("it is gone"), gone), messages.WARNING)
         again = [result.new_id for result in results if result.new_id is not None]

@@ -353,6 +353,19 @@ def test_a_failure_of_one_call_does_not_keep_the_others_from_theirs(ada, monkeyp
     ]
 
 
+def test_a_thousand_failures_are_not_a_thousand_messages(ada, monkeypatch):
+    from lrp_celery.core.errors import StoreError
+    from lrp_celery.procedures.deeds import Deeds
+
+    def fail(self, call_id, **more):
+        raise StoreError(f"{call_id} is locked")
+
+    monkeypatch.setattr(Deeds, "handle", fail)
+    told = do(ada, "handle_calls", *(acting.observed(f"plain-{number}", "failed") for number in range(40)))
+    assert len(told) == 13
+    assert told[-1] == "error: Mark as handled, 28 calls: not done either, for reasons like these."
+
+
 def test_a_call_whose_arguments_do_not_fit_any_more_does_not_keep_the_others_from_theirs(ada, monkeypatch):
     first, second = acting.ended(month="2026-09"), acting.ended(month="2026-10")
     monkeypatch.setattr(acting.report.task, "__header__", only_october)
