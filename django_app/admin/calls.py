@@ -221,6 +221,14 @@ class CallAdmin(CallActions, TreePage):
         if call is None:
             return self.unknown(request, unquote(object_id))
         now = timezone.now()
+        detail = detail_of(
+            call,
+            now,
+            self.get_queryset(request),
+            shows_payload=self._may_see(request, "view_payload"),
+            shows_deeds=self._may_see(request, "view_actionlog"),
+            attempt=_number(request.GET.get("attempt")),
+        )
         context = {
             **self.admin_site.each_context(request),
             **without_messages(request),
@@ -230,17 +238,11 @@ class CallAdmin(CallActions, TreePage):
             "opts": self.opts,
             "original": call,
             "media": self.media,
+            # After the details, which have read of the call what these ask for.
             "buttons": self.buttons(request, call),
             "act_url": self.url_of("changelist"),
             "call": call,
-            "detail": detail_of(
-                call,
-                now,
-                self.get_queryset(request),
-                shows_payload=self._may_see(request, "view_payload"),
-                shows_deeds=self._may_see(request, "view_actionlog"),
-                attempt=_number(request.GET.get("attempt")),
-            ),
+            "detail": detail,
             **(extra_context or {}),
         }
         request.current_app = self.admin_site.name

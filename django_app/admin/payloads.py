@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -20,6 +20,8 @@ from lrp_celery.tracking.status import CallStatus
 
 #: Characters of what was passed, or returned, or is kept of an error.
 MOST_PAYLOAD: Final = 20_000
+#: Where a call keeps its payload in mind.
+_KEPT: Final[Any] = Call._meta.get_field("payload")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,19 @@ class Kept:
 
 
 def kept_of(call: Call, alias: str) -> list[Kept]:
-    """Return what is kept of `call` in the database `alias`, by one query."""
+    """Return what is kept of `call` in the database `alias`, by one query, and let the call keep it in mind."""
     payload = Payload.objects.using(alias).filter(pk=call.pk).first()
+    _KEPT.set_cached_value(call, payload)
     return [] if payload is None else list(_kept(call, payload))
+
+
+def with_message(calls: Sequence[Call], alias: str) -> frozenset[str]:
+    """Return the ids of those calls whose message is kept, by one query, or none if `kept_of` has read them."""
+    if all(map(_KEPT.is_cached, calls)):
+        payloads = [_KEPT.get_cached_value(call) for call in calls]
+        return frozenset(payload.pk for payload in payloads if payload is not None and payload.message is not None)
+    kept = Payload.objects.using(alias).filter(pk__in=[call.pk for call in calls], message__isnull=False)
+    return frozenset(kept.values_list("pk", flat=True))
 
 
 def _kept(call: Call, payload: Payload) -> Iterator[Kept]:

@@ -13,7 +13,8 @@ from django.utils.safestring import SafeString
 
 from django_app.admin.display import badge
 from django_app.admin.offers import ABORT_TREE, RERUN, RESEND, Facts, Offer
-from django_app.models import Call, Payload
+from django_app.admin.payloads import with_message
+from django_app.models import Call
 from django_app.querysets import CallQuerySet
 from lrp_celery.tracking.status import CallStatus
 
@@ -67,12 +68,10 @@ def plan(offer: Offer, calls: Sequence[Call], facts: Facts) -> Plan:
 
 def facts_for(offers: Iterable[Offer], calls: Sequence[Call], source: CallQuerySet) -> Facts:
     """Return what judging `calls` by these offers takes, by at most two bounded queries."""
-    wanted, alias = {offer.name for offer in offers}, source.db
-    asked = [call.pk for call in calls] if wanted & {RERUN.name, RESEND.name} else []
-    kept = Payload.objects.using(alias).filter(pk__in=asked, message__isnull=False)
+    wanted = {offer.name for offer in offers}
     return Facts(
         now=timezone.now(),
-        with_message=frozenset(kept.values_list("pk", flat=True)) if asked else frozenset(),
+        with_message=with_message(calls, source.db) if wanted & {RERUN.name, RESEND.name} else frozenset(),
         procedures=_procedures(calls) if RERUN.name in wanted else frozenset(),
         tasks=_tasks(calls) if RERUN.name in wanted else frozenset(),
         open_by_root=_open_by_root(calls, source) if ABORT_TREE.name in wanted and calls else {},

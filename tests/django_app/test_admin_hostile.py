@@ -98,6 +98,32 @@ def test_ten_thousand_attempts_with_long_tracebacks_are_a_page_of_bounded_weight
     assert asked.count("<details open") == 1
 
 
+@pytest.mark.parametrize("status", ["failed", "retrying"])
+def test_a_page_that_has_everything_makes_a_dozen_queries(admin_client, story, status):
+    call = story.call(
+        *("import_places", status),
+        age=500,
+        owned=True,
+        runs=2,
+        attempt=2,
+        lines=1,
+        root_id="root",
+        parent_id="parent",
+        rerun_of="before",
+        group_id="group",
+    )
+    story.call("import_places", "failed", age=900)
+    story.attempt(call, 1, "retried", after=0, took=1, traceback="Traceback (most recent call last):\nValueError")
+    LogLine.objects.create(call=call, number=1, at=story.now, text="said")
+    Payload.objects.create(call=call, message='{"body": [[1], {}]}', result="2", error="3")
+    ActionLog.objects.create(at=story.now, by="ada", deed="abort", call_id=call.pk, outcome="asked")
+    with CaptureQueriesContext(connection) as captured:
+        markup = look(admin_client, f"{LIST}{call.pk}/change/")
+    for words in ("Traceback of attempt 1", "said", "Arguments in full", "Who did what", "Rerun of", "Group"):
+        assert words in markup, words
+    assert len(captured) <= 12, len(captured)
+
+
 @pytest.mark.parametrize("number", ["", "x", "-1", "9" * 400, "\uff11", "1.5", "<b>"])
 def test_whatever_is_asked_for_as_an_attempt_does_no_harm(admin_client, story, number):
     call = story.call("import_places", "failed", age=5)
