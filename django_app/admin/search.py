@@ -29,12 +29,12 @@ def meaning(calls: CallQuerySet, term: str) -> Q | None:
     if not term:
         return Q()
     everywhere = calls.model.objects.using(calls.db).visible()
-    if everywhere.filter(pk=term).exists():
-        return Q(pk=term)
-    meant = Q()
     begins = Q(pk__gte=term, pk__lt=term + _LAST)
-    if everywhere.filter(begins).exists():
-        meant |= begins
+    # The first of all that begin so is the one that has no more to it.
+    first = everywhere.filter(begins).order_by("pk").values_list("pk", flat=True).first()
+    if first == term:
+        return Q(pk=term)
+    meant = Q() if first is None else begins
     # In the order of the index: a planner that expects many would else read until it meets one.
     exact = everywhere.for_task(term).order_by("-enqueued_at").values_list("pk").first()
     if tasks := [term] if exact else matching_tasks(known_tasks(calls.db), term):
