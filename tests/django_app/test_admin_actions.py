@@ -634,6 +634,13 @@ def test_the_record_is_shown_to_those_who_may_see_it_and_cannot_be_changed(ada):
     assert ActionLog.objects.get().by == "ada"
 
 
+def test_the_record_is_narrowed_by_its_filter_and_by_nothing_else():
+    auditor = signed_in("view_actionlog", name="auditor")
+    assert auditor.get("/admin/lrp_celery/actionlog/", {"deed__exact": "abort"}).status_code == 200
+    for query in ({"reason__regex": "(a+)+$"}, {"at__year": "9" * 11}, {"outcome__contains": "a"}):
+        assert auditor.get("/admin/lrp_celery/actionlog/", query).status_code == 400, query
+
+
 def test_time_is_told_to_whoever_acts_on_what_is_not_due(ada):
     waits = acting.waiting()
     Call.objects.filter(pk=waits).update(due_at=timezone.now() + timedelta(hours=1))
