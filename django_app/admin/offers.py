@@ -35,7 +35,7 @@ class Facts:
     tasks: Collection[str] = ()
     """Names of the tasks that it knows, those of procedures among them."""
     open_by_root: Mapping[str, int] = field(default_factory=dict)
-    """How many open calls came of each root."""
+    """How many open calls came of each root, without it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +88,16 @@ def _abort(call: Call, facts: Facts) -> Verdict:
 
 
 def _abort_tree(call: Call, facts: Facts) -> Verdict:
-    others = facts.open_by_root.get(call.root_id or call.pk, 0)
-    if call.is_terminal and not others:
+    is_root = call.root_id in {None, call.pk}
+    others = facts.open_by_root.get(call.root_id or call.pk, 0) - (not is_root and not call.is_terminal)
+    if others > 0:
+        # Of a tree only the root is known to be above all that is open in it.
+        return Verdict(
+            _("with the open calls that came of it") if is_root else _("with what came of it, if it is open")
+        )
+    if call.is_terminal:
         return _skip(_("it has ended, and nothing that came of it is open"))
-    return Verdict(_("with the open calls that came of it")) if others else _abort(call, facts)
+    return _abort(call, facts)
 
 
 def _rerun(call: Call, facts: Facts) -> Verdict:

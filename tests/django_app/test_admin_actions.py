@@ -158,6 +158,17 @@ def test_a_tree_that_cannot_be_killed_as_a_whole_is_left_alone(ada, revoked):
     assert (calls.get(root).status, revoked, audit(), entries()) == ("submitted", [], [], [])
 
 
+def test_a_call_below_others_is_not_said_to_have_descendants_that_are_theirs(ada):
+    leaf, over, other = acting.waiting(), acting.ended(), acting.observed("plain-1")
+    family_of_one_root(leaf)
+    assert "ends at once" in ask(ada, "abort_trees", leaf).content.decode()
+    family_of_one_root(over, other)
+    page = ask(ada, "abort_trees", over).content.decode()
+    assert "with what came of it, if it is open" in page
+    assert "with the open calls that came of it" not in page
+    assert do(ada, "abort_trees", over) == ["warning: Abort with descendants, 1 call: it had ended."]
+
+
 def test_descendants_that_had_ended_are_not_on_record(ada):
     root = family_of_one_root(acting.observed("over", "succeeded"))
     do(ada, "abort_trees", root)
