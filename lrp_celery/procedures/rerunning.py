@@ -116,7 +116,11 @@ def _message_of(runtime: Runtime, record: CallRecord) -> Envelope:
         raise _refused(record, "it is open; abort it first, or wait for its end")
     message = (runtime.callers.payload(record.call_id) or Payload()).message
     if message is not None:
-        return Envelope.from_json(message)
+        try:
+            return Envelope.from_json(message)
+        except (ValueError, TypeError, KeyError) as error:
+            # What a task was given may look like the form that kombu gives to values that JSON does not have.
+            raise _refused(record, "its message cannot be read") from error
     if record.owned:
         raise _refused(record, "it ran inside its caller, without a message that could have been kept")
     raise _refused(record, "it was only observed, and its arguments were not kept (see the setting PAYLOAD)")

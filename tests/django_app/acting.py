@@ -79,11 +79,11 @@ def observed(call_id, status=None):
     return call_id
 
 
-def mailed(call_id="mailed", status="failed"):
+def mailed(call_id="mailed", status="failed", to="ada@example.com"):
     """Make a call of a task that is no procedure, whose arguments are kept, and end it."""
     store = DjangoTrackingStore()
     facts = CallFacts(task="acting.mail", target_summary="('ada@example.com', [redacted])")
-    message = message_of("acting.mail", ["ada@example.com", SECRET], {})
+    message = message_of("acting.mail", [to, SECRET], {})
     assert store.report(Enqueued(call_id=call_id, facts=facts, message=message))
     assert store.record_terminal(call_id, status)
     return call_id

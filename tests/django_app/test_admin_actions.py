@@ -364,6 +364,14 @@ def test_a_failure_of_one_call_does_not_keep_the_others_from_theirs(ada, monkeyp
     ]
 
 
+@override_settings(LRP_CELERY={"PAYLOAD": ["acting.*"]})
+def test_a_message_that_cannot_be_read_does_not_keep_the_others_from_theirs(ada):
+    odd, even = acting.mailed(to={"__type__": "?", "__value__": 1}), acting.mailed("even")
+    told = do(ada, "rerun_calls", even, odd)
+    assert told[0] == "success: Run again, 1 call: called again."
+    assert told[1].endswith("its message cannot be read.")
+
+
 def test_a_thousand_failures_are_not_a_thousand_messages(ada, monkeypatch):
     from lrp_celery.core.errors import StoreError
     from lrp_celery.procedures.deeds import Deeds
