@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from hashlib import sha256
@@ -47,6 +48,8 @@ class Wish:
     force: bool = False
     key: str = ""
     """Tells one confirmation from the next: given twice, it makes no call twice."""
+    until: float = math.inf
+    """When to stop, by the monotonic clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +68,7 @@ class Result:
 def act(plan: Plan, deeds: Deeds, wish: Wish, alias: str, budget: timedelta = BUDGET) -> Iterator[Result]:
     """Do it, and yield what came of each call; those that the plan skips come last."""
     deadline = time.monotonic() + budget.total_seconds()
-    do = _DOING[plan.offer.name]
+    do, wish = _DOING[plan.offer.name], replace(wish, until=deadline)
     for call in plan.doable:
         if time.monotonic() >= deadline:
             yield Result(call=call, level=Level.SKIPPED, words=_("time was up: do it once more for the rest"))
@@ -97,18 +100,22 @@ def _abort(call: Call, deeds: Deeds, wish: Wish) -> Result:
 
 
 def _abort_tree(call: Call, deeds: Deeds, wish: Wish) -> Result:
-    return _aborted(call, deeds.abort(call.pk, reason=wish.reason, force=wish.force, tree=True))
+    return _aborted(call, deeds.abort(call.pk, reason=wish.reason, force=wish.force, tree=True, until=wish.until))
 
 
 def _aborted(call: Call, done: Sequence[Action]) -> Result:
     outcomes = Counter(action.outcome for action in done)
     own = next((action.outcome for action in done if action.call_id == call.pk), None)
-    others = [action for action in done if action.call_id != call.pk and action.outcome != stopping.TOO_LATE]
+    nothing = {stopping.TOO_LATE, stopping.LEFT}
+    others = [action for action in done if action.call_id != call.pk and action.outcome not in nothing]
     if own is None:
         return Result(call=call, level=Level.SKIPPED, words=_("it is gone"))
     if set(outcomes) == {stopping.TOO_LATE}:
         return Result(call=call, level=Level.SKIPPED, words=_("it had ended"))
-    entry = None if own == stopping.TOO_LATE else f"Abort: {own}."
+    entry = None if own in nothing else f"Abort: {own}."
+    if stopping.LEFT in outcomes:
+        words = _("time was up before all that came of it was asked to end: do it once more for the rest")
+        return Result(call=call, level=Level.ASKED, words=words, entry=entry, others=others)
     is_certain = not set(outcomes) & {stopping.UNDER_WAY, stopping.BEFORE}
     if is_certain:
         return Result(call=call, level=Level.CONFIRMED, words=_("ended"), entry=entry, others=others)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +17,7 @@ from lrp_celery.procedures.envelope import Envelope
 from lrp_celery.procedures.publishing import send_or_leave
 from lrp_celery.procedures.rerunning import Again
 from lrp_celery.procedures.runtime import Runtime
-from lrp_celery.procedures.stopping import Stopping
+from lrp_celery.procedures.stopping import LEFT, Stopping
 from lrp_celery.tracking.owned import AbortRequest
 
 logger = logging.getLogger("lrp_celery.actions")
@@ -42,9 +44,18 @@ class Deeds:
     """Of some calls, those that this somebody may know of, and so act on; None: all."""
 
     def abort(
-        self, call_id: str, *, reason: str | None = None, tree: bool = False, force: bool = False
+        self,
+        call_id: str,
+        *,
+        reason: str | None = None,
+        tree: bool = False,
+        force: bool = False,
+        until: float = math.inf,
     ) -> list[Action]:
-        """Ask for the end of a call, and with `tree` of its open descendants; return what came of each that is known."""
+        """Ask for the end of a call, and with `tree` of its open descendants; return what came of each that is known.
+
+        `until`: from then on, by the monotonic clock, the rest is left alone.
+        """
         request = AbortRequest(reason=bounded(reason), by=name_of_user(self.by), force=force)
         stopping = Stopping(self.app, self.runtime, request)
         descendants = self._seen(stopping.descendants(call_id)) if tree else []
@@ -53,6 +64,9 @@ class Deeds:
             stopping.check(each)
         done = []
         for each in (call_id, *descendants):
+            if time.monotonic() >= until:
+                done.append(self._action(Deed.ABORT, each, LEFT))
+                continue
             outcome = stopping.stop(each)
             if outcome is not None:
                 done.append(self._action(Deed.ABORT, each, outcome, request.reason))

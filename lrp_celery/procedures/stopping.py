@@ -23,6 +23,8 @@ _PREFORK: Final = "prefork"
 _FAMILY: Final = 10_000
 #: What came of it, for the record.
 ENDED, UNDER_WAY, BEFORE, TOO_LATE = "aborted", "asked to end", "had been asked to end", "had ended"
+#: Nothing: time was up. That is not on record.
+LEFT = "left alone"
 
 
 class Stopping:

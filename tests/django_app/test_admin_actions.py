@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from celery import _state
@@ -20,6 +21,7 @@ from django_app.admin.offers import OFFERS
 from django_app.models import ActionLog, Call
 from lrp_celery import calls
 from lrp_celery.core.ids import new_id
+from lrp_celery.procedures import deeds
 from tests.django_app import acting
 
 LIST = "/admin/lrp_celery/call/"
@@ -343,6 +345,21 @@ def test_what_does_not_get_done_in_time_is_said(ada, monkeypatch):
         "warning: Mark as handled, 1 call: time was up: do it once more for the rest."
     ]
     assert audit() == []
+
+
+def test_a_large_tree_is_aborted_as_far_as_time_allows(ada, revoked, monkeypatch):
+    """Else the request would go on for minutes, and what kills it would keep it from Django's record."""
+    root = family_of_one_root(acting.observed("child-1"), acting.observed("child-2"))
+    monkeypatch.setattr(doing.act, "__defaults__", (timedelta(seconds=60),))
+    # Begins, looks before the root, asks it and one child to end; then time is up.
+    clock = iter([0, 0, 0, 59])
+    for module in (doing, deeds):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock, 60)))
+    told = do(ada, "abort_trees", root)
+    assert told[0].endswith("time was up before all that came of it was asked to end: do it once more for the rest.")
+    assert told[1] == "info: 1 descendant was asked to end."
+    assert len(revoked) == 1
+    assert {line[1] for line in audit()} == {entry[0] for entry in entries()} == {root, revoked[0][0]}
 
 
 def test_a_failure_of_one_call_does_not_keep_the_others_from_theirs(ada, monkeypatch):
