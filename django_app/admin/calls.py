@@ -104,6 +104,10 @@ class CallAdmin(CallActions, TreePage):
         calls = Call.objects.using(options().DATABASE).visible()
         return calls.order_by(*self.get_ordering(request))
 
+    def sees_all(self, request: HttpRequest) -> bool:
+        """Whether this person may see every call, so that filters may offer what any of them has."""
+        return type(self).get_queryset is CallAdmin.get_queryset
+
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         """Return the list that reads few columns."""
         return CallChangeList

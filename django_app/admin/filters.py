@@ -14,9 +14,8 @@ from django.utils.translation import gettext_lazy as _
 from django_app.admin.bars import AttentionFilter, StatusFilter
 from django_app.admin.display import exact, short_id
 from django_app.admin.narrowing import CallFilter
-from django_app.admin.tasks import known_tasks
+from django_app.admin.values import offered_values
 from django_app.admin.windows import ErrorFilter, KindFilter, OwnerFilter, QueueFilter, ScheduleFilter, WorkerFilter
-from django_app.conf import options
 from django_app.models import Call
 from django_app.querysets import CallQuerySet
 from lrp_celery.tracking.store import MAX_ID
@@ -65,7 +64,7 @@ class TaskFilter(CallFilter):
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Text]]:
         """Name the tasks, and the chosen one even if it has no call."""
         chosen = request.GET.get(self.parameter_name)
-        names = {*known_tasks(options().DATABASE), *([chosen] if chosen else [])}
+        names = {*offered_values(request, model_admin, "task"), *([chosen] if chosen else [])}
         return [(name, name) for name in sorted(names)]
 
     def narrow(self, calls: CallQuerySet, value: str) -> CallQuerySet:

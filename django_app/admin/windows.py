@@ -12,8 +12,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from django_app.admin.narrowing import CallFilter
-from django_app.admin.values import known_values
-from django_app.conf import options
+from django_app.admin.values import offered_values
 from django_app.querysets import CallQuerySet
 
 if TYPE_CHECKING:
@@ -53,11 +52,11 @@ class ValueFilter(WindowFilter):
     def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Text]]:
         """Name the values."""
         chosen = request.GET.get(self.parameter_name)
-        return [(value, value) for value in sorted({*self.known(), *([chosen] if chosen else [])})]
+        return [(value, value) for value in sorted({*self.known(request, model_admin), *([chosen] if chosen else [])})]
 
-    def known(self) -> tuple[str, ...]:
+    def known(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> tuple[str, ...]:
         """Return the values to offer."""
-        return known_values(options().DATABASE, self.field)
+        return offered_values(request, model_admin, self.field)
 
     def narrow(self, calls: CallQuerySet, value: str) -> CallQuerySet:
         """Return calls that have this value."""
@@ -93,7 +92,7 @@ class ErrorFilter(ValueFilter):
 
     title, parameter_name, field = _("error"), "error", "error_type"
 
-    def known(self) -> tuple[str, ...]:
+    def known(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> tuple[str, ...]:
         """Return none: which there are is shown where calls have failed."""
         return ()
 

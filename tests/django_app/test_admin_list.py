@@ -2,6 +2,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.db import connection, connections
@@ -50,6 +51,29 @@ def ids(calls):
 
 
 # --- Who may look
+
+
+class OwnersAdmin(CallAdmin):
+    """Shows calls to those to whom they belong, as a subclass might."""
+
+    def get_queryset(self, request):
+        return super().get_queryset(request).filter(owner=request.user.get_username())
+
+
+def test_filters_offer_only_what_calls_have_that_may_be_seen(rf, viewer, story):
+    mine = {"owner": "vera", "queue": "mine", "worker": "celery@mine", "schedule": "daily"}
+    my_task = story.call("import_places", "failed", age=5, **mine).task
+    theirs = {"owner": "eve", "queue": "theirs", "worker": "celery@theirs", "schedule": "of eve"}
+    their_task = story.call("buy_islands", "failed", age=5, **theirs).task
+    shown = {}
+    for kind in (OwnersAdmin, CallAdmin):
+        request = rf.get(LIST)
+        request.user = viewer
+        specs = kind(Call, admin.site).get_changelist_instance(request).filter_specs
+        shown[kind] = {str(key) for spec in specs for key, _words in spec.lookup_choices}
+    assert {*mine.values(), my_task} <= shown[OwnersAdmin]
+    assert not {*theirs.values(), their_task} & shown[OwnersAdmin]
+    assert {*theirs.values(), their_task} <= shown[CallAdmin]
 
 
 def test_staff_without_the_permission_is_refused(client, django_user_model, told):
