@@ -391,6 +391,7 @@ def test_from_older_calls_one_gets_back_and_other_filters_begin_anew(as_viewer, 
     text = response.content.decode()
     assert "Back to the newest" in text
     assert [link for link in re.findall(r'href="(\?[^"]*status=failed[^"]*)"', text) if "before" in link] == []
+    assert '<input type="hidden" name="before"' not in text
 
 
 @pytest.mark.parametrize(
