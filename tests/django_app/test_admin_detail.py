@@ -249,6 +249,10 @@ def test_lineage_shows_each_call_below_the_one_it_came_from(admin_client, told):
     assert {(one.depth, one.is_this) for one in others} == {(1, False)}
     assert [one.call.task.rpartition(".")[2] for one in others] == ["write_continent"] * 5 + ["bind_atlas"]
     child = Call.objects.get(pk=others[0].call_id)
+    markup = page(admin_client, atlas)
+    assert [int(level) for level in re.findall(r'aria-level="(\d+)"', markup)] == [
+        each.depth + 1 for each in lineage.tree
+    ]
     of_child = detail_of(child, told.now, calls).lineage
     assert of_child.root is not None
     assert of_child.root == of_child.parent
