@@ -25,8 +25,8 @@ from django_app.lengths import run_time_of
 from django_app.models import Call
 from django_app.querysets import CallQuerySet
 
-#: Calls of one tree that are read.
-MOST_IN_TREE: Final = 500
+#: Calls of one tree that are read: a line weighs nearly a kilobyte, and a page is to weigh less than 150 of them.
+MOST_IN_TREE: Final = 150
 #: The least width of a run, in percent.
 _LEAST: Final = 0.4
 

@@ -2,12 +2,14 @@
 
 import json
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.contrib.admin.utils import quote
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from django_app.admin.calls import CallAdmin
 from django_app.admin.detail import MOST_TRACED
 from django_app.models import ActionLog, Attempt, Call, LogLine, Payload
 
@@ -150,4 +152,21 @@ def test_ten_thousand_children_and_calls_whose_task_is_gone(admin_client, story)
     look(admin_client, f"{LIST}{root.pk}/change/")
     # So long names and so many rows weigh more, and that is bounded all the same.
     look(admin_client, LIST, limit=2 * WEIGHT)
-    look(admin_client, f"{LIST}{root.pk}/tree/", limit=12 * WEIGHT)
+    look(admin_client, f"{LIST}{root.pk}/tree/", limit=4 * WEIGHT)
+
+
+def test_a_large_tree_and_a_list_that_is_shown_as_a_whole_weigh_no_more_than_other_pages(admin_client, story):
+    root = story.call("import_places", "succeeded", age=500)
+    row = {"task": root.task, "status": "failed", "enqueued_at": story.now, "updated_at": story.now, "attempt": 1}
+    row |= {
+        "started_at": story.now,
+        "terminal_at": story.now,
+        "last_error": "no such place",
+        "error_type": "ValueError",
+    }
+    calls = (Call(call_id=str(uuid4()), root_id=root.pk, parent_id=root.pk, **row) for _ in range(1_000))
+    Call.objects.bulk_create(calls)
+    look(admin_client, f"{LIST}{root.pk}/tree/")
+    Call.objects.filter(pk__in=Call.objects.values("pk")[CallAdmin.list_max_show_all :]).delete()
+    assert admin_client.get(LIST, {"all": ""}).context["cl"].show_all
+    look(admin_client, f"{LIST}?all=")
