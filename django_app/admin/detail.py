@@ -137,6 +137,7 @@ def detail_of(
     `shows_deeds`: also who did what to it. `attempt`: whose traceback is shown besides those of the newest.
     """
     attempts = _attempts(call, calls.db)
+    actions = list(ActionLog.objects.using(calls.db).filter(call_id=call.pk).order_by("-at")[:MOST_DEEDS])
     runs = runs_of(call, attempts[:MOST_ATTEMPTS], _tracebacks(attempts[:MOST_ATTEMPTS], attempt, calls.db))
     return Detail(
         call=call,
@@ -149,11 +150,11 @@ def detail_of(
         asked=attempt,
         hidden_runs=max(0, call.runs - len(runs)) if len(attempts) > MOST_ATTEMPTS else 0,
         sections=[*_sections(call, now)],
-        lineage=lineage_of(call, now, calls),
+        lineage=lineage_of(call, now, calls, _reruns(actions)),
         earlier=earlier_calls(call, now, calls),
         kept=kept_of(call, calls.db) if shows_payload else (),
         log=_log(call, calls.db),
-        deeds=_deeds(call, now, calls.db) if shows_deeds else (),
+        deeds=_deeds(actions, now) if shows_deeds else (),
     )
 
 
@@ -288,8 +289,7 @@ def _log(call: Call, alias: str) -> Log | None:
     return Log(said, earlier=lines[0].number - 1, later=max(0, call.lines - lines[-1].number))
 
 
-def _deeds(call: Call, now: datetime, alias: str) -> list[Deed]:
-    found = ActionLog.objects.using(alias).filter(call_id=call.pk).order_by("-at")[:MOST_DEEDS]
+def _deeds(actions: Sequence[ActionLog], now: datetime) -> list[Deed]:
     return [
         Deed(
             at=moment(action.at, now),
@@ -299,5 +299,9 @@ def _deeds(call: Call, now: datetime, alias: str) -> list[Deed]:
             reason=action.reason,
             again=id_of_rerun(action.outcome),
         )
-        for action in found
+        for action in actions
     ]
+
+
+def _reruns(actions: Sequence[ActionLog]) -> list[str]:
+    return [again for action in actions if (again := id_of_rerun(action.outcome)) is not None]

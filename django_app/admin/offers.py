@@ -162,7 +162,10 @@ ABORT_TREE: Final = Offer(
     permission="abort_tree",
     label=_("Abort with descendants"),
     question=_("Abort these calls, and all that came of them?"),
-    consequence=_("The open calls that these have made, and those have made, and so on, are asked to end, too."),
+    consequence=_(
+        "The open calls that these have made, and those have made, and so on, are asked to end, too: as far as they are "
+        "among the first 10,000 calls of their tree."
+    ),
     judge=_abort_tree,
     takes_reason=True,
     takes_force=True,

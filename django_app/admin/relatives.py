@@ -73,6 +73,8 @@ class Lineage:
     root: Relative | None
     parent: Relative | None
     rerun_of: Relative | None
+    reruns: Sequence[Relative]
+    """The calls that were made in its stead, the newest first."""
     tree: Sequence[Relative]
     """The calls of its tree, each below the one it came from; empty if it is alone."""
     unlisted: int
@@ -89,12 +91,12 @@ class Lineage:
         return sum(number for _, number in self.group)
 
 
-def lineage_of(call: Call, now: datetime, calls: CallQuerySet) -> Lineage:
-    """Return the lineage of `call`, of those that may be linked to, by at most two queries."""
+def lineage_of(call: Call, now: datetime, calls: CallQuerySet, reruns: Sequence[str] = ()) -> Lineage:
+    """Return the lineage of `call`, of those that may be linked to, by at most two queries; `reruns` run in its stead."""
     root_id = call.root_id or call.pk
     family, is_cut = family_of(calls.only(*BRIEF), root_id, MOST_RELATIVES)
     known = {one.pk: one for one in family}
-    wanted = {root_id, call.parent_id, call.rerun_of} - {None, call.pk, *known}
+    wanted = {root_id, call.parent_id, call.rerun_of, *reruns} - {None, call.pk, *known}
     known |= calls.only(*BRIEF).in_bulk([key for key in wanted if key]) if wanted else {}
     root = call if root_id == call.pk else known.get(root_id)
     members = {one.pk: one for one in ([] if root is None else [root]) + [*family, call]}
@@ -104,6 +106,7 @@ def lineage_of(call: Call, now: datetime, calls: CallQuerySet) -> Lineage:
         root=_relative(call.root_id, call, known, now),
         parent=_relative(call.parent_id, call, known, now),
         rerun_of=_relative(call.rerun_of, call, known, now),
+        reruns=[again for each in reruns if (again := _relative(each, call, known, now)) is not None],
         tree=_relatives(listed, now, call) if len(places) > 1 else (),
         unlisted=len(places) - len(listed),
         group_id=call.group_id,

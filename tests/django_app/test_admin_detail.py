@@ -441,6 +441,19 @@ def test_who_did_what_is_shown_to_those_who_may_see_actions(client, story):
     assert markup.count("ada") == MOST_DEEDS - 1
 
 
+def test_whoever_views_a_call_finds_the_ones_that_ran_in_its_stead(client, story):
+    call = story.call("fetch_countries", "failed", age=100)
+    again = story.call("fetch_countries", "succeeded", age=50, rerun_of=call.pk)
+    ActionLog.objects.create(at=story.now, by="bob", deed="rerun", call_id=call.pk, outcome=f"runs again as {again.pk}")
+    person = get_user_model().objects.create_user("vera", is_staff=True)
+    person.user_permissions.add(Permission.objects.get(codename="view_call"))
+    client.force_login(person)
+    markup = page(client, call)
+    assert re.search(f"<dt>Reruns</dt><dd>.*{quote(again.pk)}/change/", markup, re.DOTALL)
+    assert "bob" not in markup
+    assert "<dt>Reruns</dt>" not in page(client, again)
+
+
 def test_a_traceback_shows_the_application_first_and_all_of_it_on_demand(admin_client, told):
     markup = page(admin_client, told.calls["failed"])
     text = text_of(markup)
