@@ -1,10 +1,13 @@
 """`HttpProcedure` against the API itself, in this process, and against servers that misbehave."""
 
 import asyncio
+import contextlib
 import json
 import pickle
+import socket
 import subprocess
 import sys
+import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, assert_type
@@ -253,8 +256,9 @@ def test_the_async_twins_do_the_same(transactional_db, ada):
 
     async def scenario():
         async with HttpProcedure(BASE, "http.report", ada) as remote:
-            await remote._wire.aclose()
-            remote._wire._async_client = httpx.AsyncClient(transport=httpx.ASGITransport(get_asgi_application()))
+            (opened,) = remote._wire._opened.values()
+            await opened.client.aclose()
+            opened.client = httpx.AsyncClient(transport=httpx.ASGITransport(get_asgi_application()))
             call_id = await remote.acall("2026-10")
             assert await remote.aget_state(call_id) is CallState.PENDING
             assert (await remote.aget_call(call_id)).owner == "ada"
@@ -267,6 +271,82 @@ def test_the_async_twins_do_the_same(transactional_db, ada):
             assert await remote.aget_call(call_id) is None
 
     asyncio.run(scenario())
+
+
+# --- many at once
+
+
+@contextlib.contextmanager
+def listening(answer):
+    """Serve each connection in a thread, with `answer`; yield where."""
+    with contextlib.ExitStack() as stack:
+        door = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=500))
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    line = stack.enter_context(door.accept()[0])
+                    threading.Thread(target=talk, args=(line,), daemon=True).start()
+
+        def talk(line):
+            with contextlib.suppress(OSError):
+                while line.recv(65_536):
+                    answer(line)
+
+        host = threading.Thread(target=serve, daemon=True)
+        host.start()
+        yield f"http://127.0.0.1:{door.getsockname()[1]}/lrp"
+        door.shutdown(socket.SHUT_RDWR)
+        host.join()
+
+
+def say(line, said):
+    """Answer with a call."""
+    line.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
+
+
+def test_however_many_wait_in_one_event_loop_nobody_is_told_that_nothing_answers():
+    many, free = 150, threading.Event()
+    waiting = []
+
+    def answer(line):
+        waiting.append(line)
+        if len(waiting) == many:
+            free.set()
+        assert free.wait(30)
+        say(line, told(result="done").content)
+
+    async def scenario(base):
+        async with HttpProcedure(base, "x", patience=60) as remote:
+            return await asyncio.gather(*[remote.aget_result("x") for _ in range(many)])
+
+    with listening(answer) as base:
+        assert asyncio.run(scenario(base)) == ["done"] * many
+
+
+def test_whoever_leaves_the_context_leaves_the_connections_to_those_inside(monkeypatch):
+    made = []
+    make = httpx.AsyncClient
+
+    def noted(**more):
+        made.append(make(**more))
+        return made[-1]
+
+    monkeypatch.setattr(httpx, "AsyncClient", noted)
+
+    async def scenario(base):
+        procedure = HttpProcedure(base, "x")
+        async with procedure:
+            async with procedure.using(call_id="y") as other:
+                assert await other.aget_result("x") == "done"
+            assert await procedure.aget_result("x") == "done"
+            # Each event loop has its own.
+            assert await asyncio.to_thread(asyncio.run, procedure.aget_result("x")) == "done"
+            assert not made[0].is_closed
+
+    with listening(lambda line: say(line, told(result="done").content)) as base:
+        asyncio.run(scenario(base))
+    assert [each.is_closed for each in made] == [True, True]
 
 
 # --- against servers that misbehave

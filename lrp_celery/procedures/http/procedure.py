@@ -273,7 +273,7 @@ class HttpProcedure(Generic[R]):
         self.close()
 
     async def __aenter__(self) -> Self:
-        await self._wire.aopen()
+        self._wire.aopen()
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -11,10 +11,11 @@ import asyncio
 import math
 import os
 from collections.abc import Callable, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from time import monotonic, sleep
 from typing import Any, Final, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
 from lrp_celery.core.errors import ConfigurationError, StoreUnavailable
 
@@ -84,6 +85,14 @@ def insist(request: Request, patience: float) -> Talk[Answer]:
         pause = min(2 * pause, _LONGEST)
 
 
+@dataclass(slots=True)
+class _Opened:
+    """What sends the requests of an event loop, and how many use it."""
+
+    client: Any
+    holders: int = 0
+
+
 class Wire:
     """The connections to one service. Safe for threads, event loops and forks."""
 
@@ -93,7 +102,7 @@ class Wire:
         self._headers = headers or {}
         self._timeout = timeout
         self._client: Any = None
-        self._async_client: Any = None
+        self._opened: WeakKeyDictionary[asyncio.AbstractEventLoop, _Opened] = WeakKeyDictionary()
         self._pid = os.getpid()
 
     def run(self, talk: Talk[T]) -> T:
@@ -113,19 +122,21 @@ class Wire:
 
     async def arun(self, talk: Talk[T]) -> T:
         """Do what a talk asks for, in the event loop."""
-        async with self._lent() as client:
-            answer: Answer | None = None
-            try:
-                while True:
-                    step = talk.send(answer)
-                    answer = None
-                    if isinstance(step, Pause):
-                        await asyncio.sleep(step.seconds)
-                    else:
-                        answer = await self._aask(client, step)
-            except StopIteration as end:
-                result: T = end.value
-                return result
+        client = self.aopen()
+        answer: Answer | None = None
+        try:
+            while True:
+                step = talk.send(answer)
+                answer = None
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                else:
+                    answer = await self._aask(client, step)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            await self.aclose()
 
     def close(self) -> None:
         """Close idle connections; later requests open new ones."""
@@ -133,15 +144,26 @@ class Wire:
         if client is not None and self._pid == os.getpid():
             client.close()
 
-    async def aopen(self) -> None:
-        """Keep connections between requests from this event loop, until `aclose`."""
-        self._async_client = self._httpx.AsyncClient()
+    def aopen(self) -> Any:
+        """Keep connections between requests from this event loop, until `aclose`; return what sends them.
+
+        Whoever opens it while somebody else has it open shares it: the last one to close it does.
+        """
+        loop = asyncio.get_running_loop()
+        opened = self._opened.get(loop)
+        if opened is None:
+            opened = self._opened[loop] = _Opened(self._httpx.AsyncClient(**self._manners))
+        opened.holders += 1
+        return opened.client
 
     async def aclose(self) -> None:
-        """Close the connections of the event loop."""
-        client, self._async_client = self._async_client, None
-        if client is not None:
-            await client.aclose()
+        """Give up the connections of this event loop."""
+        loop = asyncio.get_running_loop()
+        opened = self._opened[loop]
+        opened.holders -= 1
+        if not opened.holders:
+            del self._opened[loop]
+            await opened.client.aclose()
 
     def _ask(self, request: Request) -> Answer:
         try:
@@ -158,15 +180,17 @@ class Wire:
     def _mine(self) -> Any:
         if self._client is None or self._pid != os.getpid():
             # What a forked child shares with its parent are sockets on which both would speak.
-            self._client, self._pid = self._httpx.Client(), os.getpid()
+            self._client, self._pid = self._httpx.Client(**self._manners), os.getpid()
         return self._client
 
-    def _lent(self) -> AbstractAsyncContextManager[Any]:
-        """Return the client of this event loop, or one for a single talk: nobody would close it afterwards."""
-        if self._async_client is not None:
-            return nullcontext(self._async_client)
-        client: AbstractAsyncContextManager[Any] = self._httpx.AsyncClient()
-        return client
+    @cached_property
+    def _manners(self) -> dict[str, Any]:
+        return {
+            # To read the certificates takes so long that an event loop must not do it for each operation.
+            "verify": self._httpx.create_ssl_context(),
+            # Each that waits has a connection, and whoever comes next must not be told that nothing answers.
+            "limits": self._httpx.Limits(max_connections=None, max_keepalive_connections=20),
+        }
 
     def _arguments(self, request: Request) -> dict[str, Any]:
         headers = self._headers() if callable(self._headers) else self._headers
