@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, assert_type
@@ -496,3 +497,42 @@ def test_without_httpx_it_says_what_to_install(monkeypatch):
     with pytest.raises(ConfigurationError, match=r"pip install 'lrp_celery\[http\]'"):
         HttpProcedure(BASE, "x")
     assert lrp_celery.HttpProcedure is HttpProcedure
+
+
+def test_an_answer_that_does_not_end_is_no_answer():
+    def dripping(line):
+        line.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(300):
+            line.sendall(b" ")
+            time.sleep(0.05)
+
+    with listening(dripping) as base, HttpProcedure(base, "x", request_timeout=0.2, patience=0.1) as remote:
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="does not end"):
+            remote.get_state("x")
+        with pytest.raises(StoreError, match="does not end"):
+            asyncio.run(remote.aget_state("x"))
+        assert time.monotonic() - began < 10
+
+
+def test_an_answer_that_is_too_large_is_not_read_to_its_end(monkeypatch):
+    monkeypatch.setattr(wire, "_LARGEST", 1000)
+    read = []
+
+    def flood():
+        for n in range(100):
+            read.append(n)
+            yield b" " * 100
+
+    transport, _ = answering(httpx.Response(200, content=flood()))
+    with pytest.raises(LrpError, match="more than 1000 bytes"):
+        over(transport).get_state("x")
+    assert len(read) < 20
+
+
+def test_whoever_wishes_no_timeout_has_none():
+    with (
+        listening(lambda line: say(line, told(result=1).content)) as base,
+        HttpProcedure(base, "x", request_timeout=None, patience=None) as remote,
+    ):
+        assert remote.get_result("x") == 1

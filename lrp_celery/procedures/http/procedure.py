@@ -45,7 +45,7 @@ class HttpProcedure(Generic[R]):
     returns: the annotation of its result, by which that is decoded; without one JSON's own types come,
     and what the other side has marked.
     raises: exceptions of ours that are raised again as themselves, beside builtins.
-    request_timeout: seconds that connecting, sending and each answer may take, waits not counted.
+    request_timeout: seconds that connecting, sending and each answer may take, waits not counted; None: any number.
     patience: seconds for which a request is repeated while nothing answers, or 429, 502, 503 or 504 does.
 
     Every request may be repeated: the id of a call is made here, so that none is made twice. What is
@@ -64,8 +64,8 @@ class HttpProcedure(Generic[R]):
         *,
         returns: type[R],
         raises: Sequence[type[BaseException]] = ...,
-        request_timeout: timedelta | float = ...,
-        patience: timedelta | float = ...,
+        request_timeout: Duration = ...,
+        patience: Duration = ...,
     ) -> None: ...
     # Any other annotation, and none, leaves that open.
     @overload
@@ -77,8 +77,8 @@ class HttpProcedure(Generic[R]):
         *,
         returns: Any = ...,
         raises: Sequence[type[BaseException]] = ...,
-        request_timeout: timedelta | float = ...,
-        patience: timedelta | float = ...,
+        request_timeout: Duration = ...,
+        patience: Duration = ...,
     ) -> None: ...
     def __init__(
         self,
@@ -88,8 +88,8 @@ class HttpProcedure(Generic[R]):
         *,
         returns: Any = Any,
         raises: Sequence[type[BaseException]] = (),
-        request_timeout: timedelta | float = 10.0,
-        patience: timedelta | float = 30.0,
+        request_timeout: Duration = 10.0,
+        patience: Duration = 30.0,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise ConfigurationError(f"base_url is {base_url!r:.100}: pass one that begins with https:// or http://.")
@@ -291,6 +291,6 @@ def _is_sendable(call_id: str) -> bool:
     return is_usable_id(call_id) and _SENDABLE.fullmatch(call_id) is not None
 
 
-def _above_zero(value: timedelta | float, name: str) -> float:
+def _above_zero(value: Duration, name: str) -> float:
     found = seconds(value, name)
     return math.inf if found is None else found

@@ -17,7 +17,7 @@ from time import monotonic, sleep
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from lrp_celery.core.errors import ConfigurationError, StoreUnavailable
+from lrp_celery.core.errors import ConfigurationError, LrpError, StoreUnavailable
 
 T = TypeVar("T")
 Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
@@ -27,6 +27,8 @@ _LATER: Final = frozenset({429, 502, 503, 504})
 #: Seconds before a request is repeated: at first, and at most.
 _SHORTEST: Final = 0.1
 _LONGEST: Final = 5.0
+#: Bytes of an answer, unpacked.
+_LARGEST: Final = 2**26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,14 +169,22 @@ class Wire:
 
     def _ask(self, request: Request) -> Answer:
         try:
-            return _read(self._mine().request(**self._arguments(request)))
-        except self._httpx.RequestError as error:
+            with self._mine().stream(**self._arguments(request)) as response:
+                said = _Said(self._timeout)
+                for piece in response.iter_bytes():
+                    said.take(piece)
+                return _read(response, said)
+        except (self._httpx.RequestError, TimeoutError) as error:
             return _nothing(error)
 
     async def _aask(self, client: Any, request: Request) -> Answer:
         try:
-            return _read(await client.request(**self._arguments(request)))
-        except self._httpx.RequestError as error:
+            async with client.stream(**self._arguments(request)) as response:
+                said = _Said(self._timeout)
+                async for piece in response.aiter_bytes():
+                    said.take(piece)
+                return _read(response, said)
+        except (self._httpx.RequestError, TimeoutError) as error:
             return _nothing(error)
 
     def _mine(self) -> Any:
@@ -200,13 +210,29 @@ class Wire:
             "params": request.query,
             "json": request.body,
             "headers": {"Accept": "application/json, application/problem+json", **headers},
-            "timeout": self._httpx.Timeout(self._timeout, read=self._timeout + request.wait),
+            "timeout": self._httpx.Timeout(_limit(self._timeout), read=_limit(self._timeout + request.wait)),
         }
 
 
-def _read(response: Any) -> Answer:
+class _Said:
+    """The body of an answer, as it comes: neither its size nor the time that it takes are left to the other side."""
+
+    def __init__(self, timeout: float) -> None:
+        self._end = monotonic() + timeout
+        self.body = bytearray()
+
+    def take(self, piece: bytes) -> None:
+        """Take the next piece; `TimeoutError` if they have come for too long, `LrpError` if they are too many."""
+        self.body += piece
+        if len(self.body) > _LARGEST:
+            raise LrpError(f"The answer has more than {_LARGEST} bytes: pass the place where the data can be found.")
+        if monotonic() > self._end:
+            raise TimeoutError("the answer does not end")
+
+
+def _read(response: Any, said: _Said) -> Answer:
     kind = response.headers.get("Content-Type", "").partition(";")[0].strip()
-    return Answer(response.status_code, response.content, kind, _seconds(response.headers.get("Retry-After", "")))
+    return Answer(response.status_code, bytes(said.body), kind, _seconds(response.headers.get("Retry-After", "")))
 
 
 def _seconds(text: str) -> float | None:
@@ -216,6 +242,10 @@ def _seconds(text: str) -> float | None:
         # An instant in words: rather sooner than by two clocks that may differ.
         return None
     return number if math.isfinite(number) and number >= 0 else None
+
+
+def _limit(seconds: float) -> float | None:
+    return None if math.isinf(seconds) else seconds
 
 
 def _nothing(error: Exception) -> Answer:
