@@ -422,6 +422,39 @@ def test_answers_that_cannot_be_are_told_apart(answer, raised):
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"id": None},
+        {"status": "new"},
+        {"status": []},
+        {"done": None},
+        {"abort": "x", "status": "started", "done": False},
+        {"error": "x", "status": "failed"},
+        {"error": {"args": 5}, "status": "failed"},
+        {"error": {"type": 5}, "status": "failed"},
+        {"error": {"message": {}}, "status": "failed"},
+        {"progress": {}},
+        {"progress": 3},
+        {"enqueued_at": "x"},
+        {"enqueued_at": 5},
+    ],
+)
+@pytest.mark.parametrize("method", ["call", "get_state", "get_call", "get_result"])
+def test_whatever_is_told_of_a_call_is_an_answer_or_an_error_of_ours(method, wrong):
+    ask = getattr(over(answering(httpx.Response(200, json={**json.loads(told().content), **wrong}))[0]), method)
+    with contextlib.suppress(LrpError):
+        ask("x", **({"wait": 0} if method == "get_result" else {}))
+
+
+@pytest.mark.parametrize("method", ["call", "get_state", "get_call", "get_result"])
+@pytest.mark.parametrize("text", ["{}", '{"ok": true}', "[" * 100_000])
+def test_another_api_is_told_from_ours(method, text):
+    ask = getattr(over(answering(httpx.Response(200, text=text))[0]), method)
+    with pytest.raises(ConfigurationError, match="base_url"):
+        ask("x")
+
+
 def test_a_wait_is_asked_for_in_pieces_and_at_once_again(no_pause, monkeypatch):
     monkeypatch.setattr("lrp_celery.procedures.http.procedure._NO_WAIT", 0.0)
     transport, asked = answering(told("started"), told("started"), told(result=1))

@@ -155,7 +155,7 @@ class HttpProcedure(Generic[R]):
             body["timeout"] = options.timeout
         path = f"procedures/{quote(self.name, safe='')}/calls"
         answer = yield from self._insist(Request(method="POST", path=path, body=body))
-        return str(reading.body_of(answer, call_id)["id"])
+        return reading.id_of(answer, call_id)
 
     def get_state(self, call_id: str) -> CallState:
         """Return whether the call has settled; `CallNotFound` if this procedure has no such call (LRP-09, LRP-10)."""
@@ -166,7 +166,7 @@ class HttpProcedure(Generic[R]):
         return await self._wire.arun(self._state(call_id))
 
     def _state(self, call_id: str) -> Talk[CallState]:
-        return CallState((yield from self._read(call_id))["state"])
+        return reading.state((yield from self._read(call_id)))
 
     def get_call(self, call_id: str) -> CallSnapshot | None:
         """Return what is told of the call at this moment, or None if this procedure has no such call."""
@@ -205,7 +205,7 @@ class HttpProcedure(Generic[R]):
             query: dict[str, str | float] = {"wait": round(left, 3), "procedure": self.name}
             path = _path(call_id, "/result")
             answer = yield from self._insist(Request(method="GET", path=path, query=query, wait=left))
-            call = reading.body_of(answer, call_id)
+            call = reading.call_of(answer, call_id)
             if call["done"]:
                 return reading.outcome(call, self._returns, self._raises)
             reading.release(call)
@@ -255,7 +255,7 @@ class HttpProcedure(Generic[R]):
 
     def _read(self, call_id: str) -> Talk[Mapping[str, Any]]:
         request = Request(method="GET", path=_path(call_id), query={"procedure": self.name})
-        return reading.body_of((yield from self._insist(request)), call_id)
+        return reading.call_of((yield from self._insist(request)), call_id)
 
     def _insist(self, request: Request) -> Talk[Answer]:
         return insist(request, self._patience)

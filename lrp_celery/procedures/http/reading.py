@@ -21,6 +21,7 @@ from lrp_celery.core.errors import (
 from lrp_celery.procedures import failures
 from lrp_celery.procedures.failures import StoredError
 from lrp_celery.procedures.http.wire import Answer
+from lrp_celery.procedures.state import CallState
 from lrp_celery.tracking.snapshot import CallSnapshot, Progress
 from lrp_celery.tracking.status import CallStatus, Reason
 
@@ -36,6 +37,9 @@ _INSTANTS: Final = (
     "purge_at",
     "abort_requested_at",
 )
+#: What every call tells, and what it tells if there is something to tell.
+_THERE: Final = {"id": str, "procedure": str, "status": str, "done": bool}
+_MAYBE: Final = ("abort", "error", "progress")
 #: By kind of problem: what is raised, of its detail and the call's id.
 _ERRORS: Final[Mapping[str, Callable[[str, str | None], Exception]]] = {
     "not-authenticated": lambda detail, call_id: NotAllowed(detail),
@@ -61,6 +65,28 @@ def body_of(answer: Answer, call_id: str | None) -> Mapping[str, Any]:
     return _members(answer)
 
 
+def call_of(answer: Answer, call_id: str | None) -> Mapping[str, Any]:
+    """Return the call that a good answer tells of; raise what any other one says."""
+    call = body_of(answer, call_id)
+    are_there = all(isinstance(call.get(name), kind) for name, kind in _THERE.items())
+    if not are_there or not all(isinstance(call.get(name, {}), dict | None) for name in _MAYBE):
+        raise _strange(answer)
+    return call
+
+
+def id_of(answer: Answer, call_id: str) -> str:
+    """Return the id of the call that a good answer says is made; raise what any other one says."""
+    made = body_of(answer, call_id).get("id")
+    if not isinstance(made, str):
+        raise _strange(answer)
+    return made
+
+
+def state(call: Mapping[str, Any]) -> CallState:
+    """Return whether the call has settled."""
+    return CallState.of(_status(call))
+
+
 def outcome(call: Mapping[str, Any], returns: Codec, raises: Iterable[type[BaseException]]) -> Any:
     """Return what a call that has ended returned, or raise what became of it."""
     status, call_id = _status(call), str(call["id"])
@@ -68,8 +94,8 @@ def outcome(call: Mapping[str, Any], returns: Codec, raises: Iterable[type[BaseE
         return None if call.get("result") is None else returns.decode(call["result"], where="result")
     error: Mapping[str, Any] = call.get("error") or {}
     said = (call.get("abort") or {}).get("reason") if status is CallStatus.ABORTED else error.get("message")
-    args = error.get("args")
-    stored = StoredError(type=error.get("type"), message=said, args=None if args is None else tuple(args))
+    told = {"type": error.get("type"), "message": said, "args": error.get("args")}
+    stored = StoredError.from_json(json.dumps({name: value for name, value in told.items() if value is not None}))
     raised = failures.of_outcome(status, call.get("reason"), call_id=call_id, error=stored, raises=raises)
     raise raised or LrpError(f"Call {call_id!r:.220} ended in no known way.")
 
@@ -84,6 +110,13 @@ def release(call: Mapping[str, Any]) -> None:
 
 def snapshot(call: Mapping[str, Any]) -> CallSnapshot:
     """Return what is told of a call; where it runs is not."""
+    try:
+        return _snapshot(call)
+    except (KeyError, TypeError, ValueError):
+        raise _unheard_of(call) from None
+
+
+def _snapshot(call: Mapping[str, Any]) -> CallSnapshot:
     error: Mapping[str, Any] = call.get("error") or {}
     progress = call.get("progress")
     instants: dict[str, Any] = {name: _instant(call.get(name)) for name in _INSTANTS}
@@ -117,7 +150,7 @@ def _raise(answer: Answer, call_id: str | None) -> NoReturn:
 def _members(answer: Answer) -> Mapping[str, Any]:
     try:
         members = json.loads(answer.said)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _strange(answer) from None
     if not isinstance(members, dict):
         raise _strange(answer)
@@ -135,8 +168,12 @@ def _strange(answer: Answer) -> LrpError:
 def _status(call: Mapping[str, Any]) -> CallStatus:
     try:
         return CallStatus(call["status"])
-    except (KeyError, ValueError):
-        raise LrpError(f"The server tells of a call what this version does not understand: {call!r:.300}") from None
+    except ValueError:
+        raise _unheard_of(call) from None
+
+
+def _unheard_of(call: Mapping[str, Any]) -> LrpError:
+    return LrpError(f"The server tells of a call what this version does not understand: {call!r:.300}")
 
 
 def _instant(text: str | None) -> datetime | None:
