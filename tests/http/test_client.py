@@ -42,6 +42,7 @@ from lrp_celery import (
     StoreError,
     calls,
 )
+from lrp_celery.procedures.envelope import Envelope
 from lrp_celery.procedures.http import wire
 from tests.http import shop
 from tests.http.shop import report
@@ -186,6 +187,21 @@ def test_an_abort_releases_at_once_and_says_why(remote):
     with pytest.raises(CallTimedOut):
         remote.get_result(timed)
     remote.abort("unknown")
+
+
+def test_a_long_reason_is_cut_as_at_home(remote):
+    told = []
+    for made in (remote, report):
+        call_id = shop.running(remote.call("2026-10"))
+        made.abort(call_id, "so \ud800 \x00 long" + "g" * 3000)
+        told.append(shop.DjangoTrackingStore().look(call_id).abort_reason)
+    assert told[0] == told[1]
+
+
+def test_half_a_character_is_sent_as_at_home(remote):
+    call_id = remote.call("\ud800")
+    sent = (shop.DjangoTrackingStore().payload(each).message for each in (call_id, report.call("\ud800")))
+    assert [Envelope.from_json(each).args for each in sent] == [["\ud800"]] * 2
 
 
 def test_a_fixed_id_is_the_idempotency_key(remote):

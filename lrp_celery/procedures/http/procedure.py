@@ -17,13 +17,14 @@ from lrp_celery.core.codec import Codec
 from lrp_celery.core.durations import seconds
 from lrp_celery.core.errors import CalledInTask, CallNotFound, ConfigurationError, ResultTimeout
 from lrp_celery.core.ids import new_id
+from lrp_celery.core.text import bounded
 from lrp_celery.procedures.http import reading
 from lrp_celery.procedures.http.wire import Answer, Headers, Pause, Request, Talk, Wire, insist
 from lrp_celery.procedures.options import UNSET, CallOptions, Unset
 from lrp_celery.procedures.results import until
 from lrp_celery.procedures.state import CallState
 from lrp_celery.tracking.snapshot import CallSnapshot
-from lrp_celery.tracking.store import is_usable_id
+from lrp_celery.tracking.store import MAX_ERROR, is_usable_id
 
 R = TypeVar("R")
 Duration = timedelta | float | None
@@ -226,7 +227,8 @@ class HttpProcedure(Generic[R]):
         await self._wire.arun(self._abort(call_id, reason))
 
     def _abort(self, call_id: str, reason: str | None) -> Talk[None]:
-        yield from self._end(call_id, "POST", "/abort", {"procedure": self.name}, {"reason": reason})
+        body = {"reason": bounded(reason, MAX_ERROR)}
+        yield from self._end(call_id, "POST", "/abort", {"procedure": self.name}, body)
 
     def remove(self, call_id: str, *, when_settled: bool = False) -> None:
         """Forget a settled call (LRP-21 to LRP-23); silent if it is unknown, `CallPending` if it is open.
