@@ -509,6 +509,12 @@ def test_whoever_forbids_it_does_not_wait_inside_a_task(monkeypatch):
     "wrong",
     [
         {"base_url": "shop.example/lrp"},
+        {"base_url": "ftp://shop.example/lrp"},
+        {"base_url": "https://"},
+        {"base_url": "https://["},
+        {"base_url": "https://shop.example:99999999/"},
+        {"base_url": "https://shop.example/lrp?tenant=1"},
+        {"base_url": "https://shop.example/lrp#calls"},
         {"name": ""},
         {"request_timeout": 0},
         {"patience": -1},
@@ -517,6 +523,22 @@ def test_whoever_forbids_it_does_not_wait_inside_a_task(monkeypatch):
 def test_what_cannot_be_is_refused_at_once(wrong):
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         HttpProcedure(**{"base_url": BASE, "name": "x", **wrong})
+
+
+@pytest.mark.parametrize("value", ["Bearer SECRET\n", "Bearer SECRET ", "Bearer S\x00ECRET", "Bearer SECRETÄ"])
+def test_a_header_that_cannot_be_sent_is_refused_at_once_and_not_shown(value):
+    headers = {"Authorization": value}
+    with pytest.raises(ConfigurationError, match="'Authorization'") as caught:
+        HttpProcedure(BASE, "x", headers)
+    assert "ECRET" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="'Authorization'"):
+        over(answering(told())[0], headers=lambda: headers).get_state("x")
+
+
+def test_a_password_in_the_address_is_not_shown():
+    assert repr(HttpProcedure("https://ada:SECRET@shop.example/lrp/", "x")) == (
+        "<procedure x at https://shop.example/lrp>"
+    )
 
 
 def test_errors_survive_pickling():

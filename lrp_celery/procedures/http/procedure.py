@@ -92,12 +92,9 @@ class HttpProcedure(Generic[R]):
         request_timeout: Duration = 10.0,
         patience: Duration = 30.0,
     ) -> None:
-        if not base_url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"base_url is {base_url!r:.100}: pass one that begins with https:// or http://.")
         if not name:
             raise ConfigurationError("name is empty: pass the name of a task, such as 'reports.tasks.build_report'.")
         self.name = name
-        self._base_url = base_url
         self._returns = Codec(returns)
         self._raises = tuple(raises)
         self._patience = _above_zero(patience, "patience")
@@ -105,7 +102,7 @@ class HttpProcedure(Generic[R]):
         self._wire = Wire(base_url, headers, _above_zero(request_timeout, "request_timeout"))
 
     def __repr__(self) -> str:
-        return f"<procedure {self.name} at {self._base_url}>"
+        return f"<procedure {self.name} at {self._wire.shown}>"
 
     def using(
         self, *, call_id: str | Unset | None = UNSET, timeout: Duration | Unset = UNSET, **others: Any

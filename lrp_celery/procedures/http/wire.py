@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +26,11 @@ Headers: TypeAlias = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 #: What says that somebody between us and the procedure, or its database, may be there later.
 _LATER: Final = frozenset({429, 502, 503, 504})
+_LAST_PORT: Final = 65_535
 _PLAIN: Final = {"Accept": "application/json, application/problem+json"}
 _WITH_BODY: Final = {**_PLAIN, "Content-Type": "application/json"}
+#: What a header may hold.
+_SENDABLE: Final = re.compile(r"([!-~]+([ \t]+[!-~]+)*)?")
 #: Seconds before a request is repeated: at first, and at most.
 _SHORTEST: Final = 0.1
 _LONGEST: Final = 5.0
@@ -104,7 +108,10 @@ class Wire:
     def __init__(self, base_url: str, headers: Headers | None, timeout: float) -> None:
         self._httpx = _httpx()
         self._base = f"{base_url.rstrip('/')}/"
+        self.shown = self._check_base()
         self._headers = headers or {}
+        if not callable(self._headers):
+            _check(self._headers)
         self._timeout = timeout
         self._client: Any = None
         self._opened: WeakKeyDictionary[asyncio.AbstractEventLoop, _Opened] = WeakKeyDictionary()
@@ -196,6 +203,18 @@ class Wire:
             self._client, self._pid = self._httpx.Client(**self._manners), os.getpid()
         return self._client
 
+    def _check_base(self) -> str:
+        """Return the base as anybody may read it; `ConfigurationError` if no request can go there."""
+        try:
+            url = self._httpx.URL(self._base)
+        except self._httpx.InvalidURL:
+            url = None
+        # A host that is none is quoted by httpx, and looked up in vain.
+        is_good = url is not None and url.scheme in {"http", "https"} and url.host and "%" not in url.host
+        if not is_good or url.query or url.fragment or (url.port or 0) > _LAST_PORT:
+            raise ConfigurationError("base_url is none: pass one such as 'https://shop.example/lrp', and no more.")
+        return str(url.copy_with(userinfo=b"")).rstrip("/")
+
     @cached_property
     def _manners(self) -> dict[str, Any]:
         return {
@@ -206,7 +225,7 @@ class Wire:
         }
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        headers = self._headers() if callable(self._headers) else self._headers
+        headers = _check(self._headers()) if callable(self._headers) else self._headers
         return {
             "method": request.method,
             "url": self._base + request.path,
@@ -246,6 +265,16 @@ def _seconds(text: str) -> float | None:
         # An instant in words: rather sooner than by two clocks that may differ.
         return None
     return number if math.isfinite(number) and number >= 0 else None
+
+
+def _check(headers: Mapping[str, str]) -> Mapping[str, str]:
+    # What httpx says of a header that it cannot send holds the header, such as a token, and comes after many attempts.
+    for name, value in headers.items():
+        if _SENDABLE.fullmatch(value) is None:
+            raise ConfigurationError(
+                f"The header {name!r:.100} cannot be sent: is there a line break at its end, or no plain ASCII?"
+            )
+    return headers
 
 
 def _limit(seconds: float) -> float | None:
