@@ -497,6 +497,18 @@ def test_headers_may_be_told_anew_for_each_request():
     assert [request.headers["Authorization"] for request in asked] == ["a", "b"]
 
 
+def test_no_cookie_is_kept_for_the_next_request():
+    def answer(line):
+        said = told(result=1).content
+        line.sendall(b"HTTP/1.1 200 OK\r\nSet-Cookie: sessionid=of-ada\r\nContent-Type: application/json\r\n")
+        line.sendall(b"Content-Length: %d\r\n\r\n" % len(said) + said)
+
+    with listening(answer) as base, HttpProcedure(base, "x") as remote:
+        remote.get_result("x")
+        remote.get_result("x")
+        assert dict(remote._wire._client.cookies) == {}
+
+
 def test_whoever_forbids_it_does_not_wait_inside_a_task(monkeypatch):
     monkeypatch.setattr("lrp_celery.procedures.http.procedure._state.get_current_worker_task", lambda: report)
     made = over(answering(told(result=1))[0])

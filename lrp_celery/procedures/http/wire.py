@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic, sleep
 from typing import Any, Final, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -220,6 +221,8 @@ class Wire:
         return {
             # To read the certificates takes so long that an event loop must not do it for each operation.
             "verify": self._httpx.create_ssl_context(),
+            # Whom a cookie tells may be somebody else than whom the headers of the next request do.
+            "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=())),
             # Each that waits has a connection, and whoever comes next must not be told that nothing answers.
             "limits": self._httpx.Limits(max_connections=None, max_keepalive_connections=20),
         }
