@@ -418,6 +418,16 @@ def test_a_service_that_stays_away_is_given_up(no_pause):
     assert no_pause == [5.0]
 
 
+def test_nobody_insists_for_longer_than_they_wait(no_pause):
+    transport, asked = answering(httpx.ConnectError("refused"))
+    with pytest.raises(StoreError):
+        over(transport, patience=3600).get_result("x", wait=0)
+    assert (len(asked), no_pause) == (1, [])
+    with pytest.raises(StoreError):
+        over(transport, patience=3600).get_result("x", wait=0.05)
+    assert (len(asked), no_pause) == (2, [])
+
+
 @pytest.mark.parametrize(
     ("answer", "raised"),
     [

@@ -184,7 +184,8 @@ class HttpProcedure(Generic[R]):
         """Return what the call returned, waiting until it has settled (LRP-11 to LRP-15).
 
         `wait`: at most this long, in seconds or as a timedelta, then `ResultTimeout`; None waits
-        for ever, 0 looks once. Raises what `LongRunningProcedure.get_result` does. Inside a task it may wait, for it is
+        for ever, 0 looks once; a request that is not answered takes `request_timeout` on top. Raises what
+        `LongRunningProcedure.get_result` does, and `StoreUnavailable` if nothing answers meanwhile. Inside a task it may wait, for it is
         another service's workers that it waits for; where they are the same, pass allow_in_task=False.
         """
         return cast(R, self._wire.run(self._result(call_id, wait, allow_in_task=allow_in_task)))
@@ -202,7 +203,9 @@ class HttpProcedure(Generic[R]):
                 raise CalledInTask
             query: dict[str, str | float] = {"wait": round(left, 3), "procedure": self.name}
             path = _path(call_id, "/result")
-            answer = yield from self._insist(Request(method="GET", path=path, query=query, wait=left))
+            # Whoever waits for so long only does not insist for longer.
+            request = Request(method="GET", path=path, query=query, wait=left)
+            answer = yield from insist(request, min(self._patience, max(0.0, end - began)))
             call = reading.call_of(answer, call_id)
             if call["done"]:
                 return reading.outcome(call, self._returns, self._raises)
