@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from asgiref.sync import markcoroutinefunction
 from django.core.exceptions import PermissionDenied
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from django.http import HttpRequest, HttpResponse
 
 from django_app.api import contract, handlers, openapi, problems, starting, waits
@@ -57,7 +57,8 @@ class _Path:
         except PermissionDenied as error:
             # By HTTP_AUTHENTICATE, which may know more than that nobody is known.
             return Problem(problems.FORBIDDEN, str(error) or "You may not do this.").response()
-        except StoreError:
+        except (StoreError, OperationalError, InterfaceError):
+            # Where users, sessions and rights are kept may be away, too.
             detail = "Nothing is known of what was asked for: ask again, with the same id."
             return Problem(problems.UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER)}).response()
 

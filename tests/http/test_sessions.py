@@ -3,6 +3,7 @@
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
 from django.test import Client, override_settings
 
 from tests.http import shop
@@ -98,6 +99,22 @@ def test_whoever_knows_tokens_may_refuse_one_in_words(client):
     with override_settings(LRP_CELERY={"HTTP_AUTHENTICATE": f"{__name__}.forbid"}):
         answer = client.get(of("x"))
     assert (answer.status_code, answer.json()["detail"]) == (403, "This key was withdrawn.")
+
+
+def lose_the_database(request):
+    raise OperationalError("away, at 10.0.0.7")
+
+
+def test_a_database_of_users_that_is_away_is_told_with_when_to_ask_again(client, ada, monkeypatch):
+    client.force_login(ada)
+    with override_settings(LRP_CELERY={"HTTP_AUTHENTICATE": lose_the_database}):
+        answers = [client.get(of("x"))]
+    monkeypatch.setattr(User, "has_perm", lambda *_: lose_the_database(None))
+    answers.append(send(client, "POST", REPORTS, {"args": ["x"], "id": "x"}))
+    for answer in answers:
+        assert (answer.status_code, answer["Retry-After"]) == (503, "1")
+        assert answer.json()["type"] == "urn:lrp-celery:unavailable"
+        assert "10.0.0.7" not in answer.content.decode()
 
 
 def test_an_anonymous_user_is_nobody(client):
