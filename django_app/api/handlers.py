@@ -69,7 +69,7 @@ def _with_result(record: CallRecord, *, reads: bool) -> tuple[CallRecord, Payloa
     if not reads or record.status.is_open:
         return record, None
     found = runtime_of(get_current_app()).callers.look_with_result(record.call_id)
-    if found is None:
+    if found is None or found[0].generation != record.generation:
         raise no_call()
     return found
 

@@ -89,7 +89,8 @@ def _answer(
 
 async def _later(later: Later, looks: Apart | None) -> HttpResponse:
     news = await waits.news_of(later.record, later.seconds, looks)
-    if news is None:
+    # The id may have been given to somebody else's call meanwhile.
+    if news is None or news[0].generation != later.record.generation:
         raise no_call()
     return handlers.settled(*news)
 

@@ -97,6 +97,39 @@ def test_it_wakes_up_for_an_abort_and_for_a_removal_too(ada, waiting):
     assert (other.status_code, other.json()["status"]) == (200, "aborted")
 
 
+def test_whoever_waits_does_not_get_what_another_owner_has_called_by_the_same_id(ada, waiting, monkeypatch):
+    call_id = report.using(owner="ada", call_id="shared").call("2026-10")
+    # News may be lost.
+    monkeypatch.setattr("lrp_celery.tracking.news.Newsroom.tell", lambda *_: None)
+
+    def hand_over():
+        shop.ended(call_id, result="ada's")
+        report.remove(call_id)
+        report.using(owner="bob", call_id=call_id).call("2026-10")
+        report.abort(call_id, "bob's own reasons")
+
+    async def scenario():
+        async with over_asgi() as client:
+            poll = asyncio.create_task(client.get(of(call_id, "/result?wait=60"), headers=ada))
+            await come(lambda: waiting)
+            with monkeypatch.context() as patched:
+                looked = threading.Event()
+                look = DjangoTrackingStore.look_with_result
+
+                def late(*args):
+                    assert looked.wait(30)
+                    return look(*args)
+
+                patched.setattr(DjangoTrackingStore, "look_with_result", late)
+                await apart(hand_over)
+                looked.set()
+            return await poll
+
+    answer = asyncio.run(scenario())
+    assert "bob" not in answer.text
+    assert answer.status_code == 404
+
+
 def test_it_is_bounded_by_max_wait(ada, settings):
     settings.LRP_CELERY = {**settings.LRP_CELERY, "MAX_WAIT": 0.2}
     call_id = report.using(owner="ada").call("2026-10")
