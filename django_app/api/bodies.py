@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
+from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 
 from django_app.api import problems
@@ -69,6 +70,9 @@ def _has_body(request: HttpRequest) -> bool:
 
 def _read(request: HttpRequest, limit: int) -> bytes:
     said = request.META.get("CONTENT_LENGTH") or "0"
+    if isinstance(request, WSGIRequest) and "HTTP_TRANSFER_ENCODING" in request.META and said == "0":
+        # Django takes it for none: what it asks for must not be done without what it says.
+        raise Problem(problems.MALFORMED, "This server reads no body in chunks: send it with a Content-Length.")
     is_announced = said.isdecimal() and int(said[:20]) > limit
     text = b"" if is_announced else request.read(limit + 1)
     if is_announced or len(text) > limit:

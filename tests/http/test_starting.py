@@ -204,6 +204,15 @@ def test_a_body_is_bounded_that_does_not_say_how_large_it_is(ada, settings):
     assert answer.status_code == 413
 
 
+@pytest.mark.parametrize("path", [REPORTS, "/lrp/procedures/http.guarded/calls", of("x", "/abort")])
+def test_a_body_in_chunks_is_not_taken_for_none_under_wsgi(client, tokens, path):
+    headers = shop.user("manager", "start_call", "auth.add_group")
+    in_chunks = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_TYPE": JSON, "CONTENT_LENGTH": ""}
+    answer = client.generic("POST", path, b"", headers=headers, **in_chunks)
+    assert (answer.status_code, "Content-Length" in answer.json()["detail"]) == (400, True)
+    assert not shop.Call.objects.exists()
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=b"])
 def test_only_json_is_read(client, ada, kind):
     answer = client.post(REPORTS, b'{"args": ["x"]}', content_type=kind, headers=ada)
