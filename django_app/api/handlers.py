@@ -75,9 +75,16 @@ def _with_result(record: CallRecord, *, reads: bool) -> tuple[CallRecord, Payloa
 
 
 def _seen(asked: Asked) -> CallRecord:
-    record = _look(asked.path["id"], asked.query.get("procedure"))
+    record = _asked_for(asked)
     if record is None or not asked.visitor.sees(record):
         raise no_call()
+    return record
+
+
+def _asked_for(asked: Asked) -> CallRecord | None:
+    record = _look(asked.path["id"], asked.query.get("procedure"))
+    if record is None:
+        asked.visitor.recall()
     return record
 
 
@@ -135,7 +142,7 @@ def _forget(asked: Asked, record: CallRecord, *, when_settled: bool) -> None:
 
 def _mine(asked: Asked, right: str) -> CallRecord | None:
     """Return the call if the visitor may do this to it; None: it is unknown, or is to look so."""
-    record = _look(asked.path["id"], asked.query.get("procedure"))
+    record = _asked_for(asked)
     if record is None or asked.visitor.owns(record) or asked.visitor.may(right):
         return record
     if asked.visitor.sees(record):

@@ -3,8 +3,9 @@
 import pytest
 from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.core.exceptions import PermissionDenied
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 
 from tests.http import shop
 from tests.http.shop import JSON, REPORTS, of, report, send
@@ -134,6 +135,19 @@ def test_rights_are_djangos(client, ada):
     ada.is_superuser = True
     ada.save()
     assert client.delete(of(call_id)).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("method", "rest"), [("GET", ""), ("GET", "/result?wait=1"), ("POST", "/abort"), ("DELETE", "")]
+)
+def test_the_database_is_asked_as_much_for_an_id_of_others_as_for_one_of_nobody(client, ada, method, rest):
+    client.force_login(ada)
+    asked = []
+    for call_id in ("unknown", report.using(owner="bob").call("x")):
+        with CaptureQueriesContext(connection) as queries:
+            send(client, method, of(call_id, rest))
+        asked.append(len(queries))
+    assert asked[0] == asked[1]
 
 
 def test_nobody_is_sent_to_a_page_to_log_in(client, settings):
