@@ -28,12 +28,18 @@ def start(asked: Asked) -> HttpResponse:
     if permission is not None and not asked.visitor.user.has_perm(permission):
         raise lacking(permission)
     call_id, is_new = _call(procedure, asked)
-    namespace = getattr(asked.request.resolver_match, "namespace", "")
-    headers = {"Location": reverse(f"{namespace}:call", args=[call_id]), "Cache-Control": "no-store"}
+    headers = {"Location": _place(asked, call_id), "Cache-Control": "no-store"}
     if is_new:
         headers["Retry-After"] = str(RETRY_AFTER)
     body = {"id": call_id, "procedure": asked.path["procedure"]}
     return as_json(body, status=202 if is_new else 200, headers=headers)
+
+
+def _place(asked: Asked, call_id: str) -> str:
+    """Return the path of a call, below the same place as this request's: that may have parameters, such as a tenant."""
+    namespace = getattr(asked.request.resolver_match, "namespace", "")
+    above = {name: value for name, value in asked.path.items() if name != "procedure"}
+    return reverse(f"{namespace}:call", kwargs={**above, "id": call_id})
 
 
 def _call(procedure: LongRunningProcedure[..., Any], asked: Asked) -> tuple[str, bool]:

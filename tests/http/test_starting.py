@@ -44,6 +44,12 @@ def test_a_call_is_made_for_whoever_asks(client, ada):
     assert client.get(answer["Location"], headers=ada).json()["owner"] == "ada"
 
 
+def test_it_may_be_mounted_below_a_place_that_has_parameters(client, ada):
+    answer = post(client, ada, {"args": ["2026-10"]}, f"/acme{REPORTS}")
+    assert (answer.status_code, answer["Location"]) == (202, f"/acme{of(answer.json()['id'])}")
+    assert client.get(answer["Location"], headers=ada).status_code == 200
+
+
 def test_the_same_id_again_makes_nothing(client, ada):
     body = {"args": ["2026-10"], "id": "report of ä:1"}
     first, again = post(client, ada, body), post(client, ada, {**body, "args": ["2026-11"]})

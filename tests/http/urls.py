@@ -3,4 +3,8 @@
 from django.contrib import admin
 from django.urls import include, path
 
-urlpatterns = [path("lrp/", include("django_app.urls")), path("admin/", admin.site.urls)]
+urlpatterns = [
+    path("lrp/", include("django_app.urls")),
+    path("<slug:tenant>/lrp/", include("django_app.urls", namespace="of_tenant")),
+    path("admin/", admin.site.urls),
+]
