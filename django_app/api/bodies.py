@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
+from django.core.exceptions import TooManyFieldsSent
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 
@@ -52,8 +53,12 @@ def body_of(request: HttpRequest, endpoint: Endpoint, limit: int) -> dict[str, A
 def query_of(request: HttpRequest, endpoint: Endpoint) -> Mapping[str, Any]:
     """Return the query parameters that the contract knows; others are not looked at."""
     found: dict[str, Any] = {}
+    try:
+        given = request.GET
+    except TooManyFieldsSent:
+        raise Problem(problems.INVALID, "There are too many parameters.") from None
     for name, schema in endpoint.query.items():
-        text = request.GET.get(name)
+        text = given.get(name)
         if text is None:
             continue
         value: Any = float(text) if schema["type"] == "number" and _NUMBER.fullmatch(text) else text

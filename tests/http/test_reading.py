@@ -101,6 +101,12 @@ def test_a_wait_is_a_number_of_seconds(client, ada, call_id, wait):
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:lrp-celery:invalid")
 
 
+def test_too_many_parameters_are_refused_in_our_own_words(client, ada, call_id):
+    path = of(call_id, "?" + "&".join(f"a{n}" for n in range(1001)))
+    answer = client.get(path, headers=ada)
+    assert (answer.status_code, answer["Content-Type"]) == (422, "application/problem+json")
+
+
 def test_a_call_is_forgotten_once_it_has_settled(client, ada, call_id):
     answer = client.delete(of(call_id), headers=ada)
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:lrp-celery:call-pending")
