@@ -9,6 +9,8 @@ from typing import Final
 
 from django.http import HttpResponse
 
+#: Characters of a detail.
+_MOST: Final = 1000
 MEDIA_TYPE: Final = "application/problem+json"
 
 
@@ -62,7 +64,8 @@ class Problem(Exception):
     def __init__(self, kind: Kind, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
         self.kind = kind
-        self.detail = detail
+        # It may quote what was sent, however long that is.
+        self.detail = detail if len(detail) <= _MOST else f"{detail[:_MOST]}..."
         self.headers = dict(headers or {})
 
     def response(self) -> HttpResponse:

@@ -161,6 +161,13 @@ def test_a_body_that_does_not_fit_is_told_what_would(client, ada, body, says):
     assert says in answer.json()["detail"]
 
 
+def test_a_refusal_is_short_whatever_it_speaks_of(client, ada):
+    long = "m" * 100_000
+    for body in ({"kwargs": {"month": "x", long: 1}}, {long: 1}, {"args": [long, long]}):
+        answer = post(client, ada, body)
+        assert (answer.status_code, len(answer.content) < 2000) == (422, True)
+
+
 @pytest.mark.parametrize(
     "text",
     [
