@@ -75,32 +75,33 @@ def _with_result(record: CallRecord, *, reads: bool) -> tuple[CallRecord, Payloa
 
 
 def _seen(asked: Asked) -> CallRecord:
-    record = _asked_for(asked)
+    record = _look(asked)
     if record is None or not asked.visitor.sees(record):
+        raise no_call()
+    record = _attended(record)
+    if record is None:
         raise no_call()
     return record
 
 
-def _asked_for(asked: Asked) -> CallRecord | None:
-    record = _look(asked.path["id"], asked.query.get("procedure"))
-    if record is None:
-        asked.visitor.recall()
-    return record
-
-
-def _look(call_id: str, procedure: str | None) -> CallRecord | None:
-    """Return a call of this procedure, or of any; what is only observed is not for callers."""
-    if not is_usable_id(call_id):
-        return None
-    store = runtime_of(get_current_app()).callers
-    record = store.look(call_id)
-    if record is not None and record.status.is_open and _is_overdue(record):
-        # A timeout must not need a worker: whoever looks settles what is overdue.
-        store.attend(call_id)
-        record = store.look(call_id)
+def _look(asked: Asked) -> CallRecord | None:
+    """Return a call of the procedure that is asked for, or of any; what is only observed is not for callers."""
+    call_id, procedure = asked.path["id"], asked.query.get("procedure")
+    record = runtime_of(get_current_app()).callers.look(call_id) if is_usable_id(call_id) else None
     if record is None or not record.owned or procedure not in {None, record.task}:
+        asked.visitor.recall()
         return None
     return record
+
+
+def _attended(record: CallRecord) -> CallRecord | None:
+    """Return how a call stands that the visitor may know of; None: it is gone."""
+    if not record.status.is_open or not _is_overdue(record):
+        return record
+    # A timeout must not need a worker: whoever looks settles what is overdue.
+    store = runtime_of(get_current_app()).callers
+    store.attend(record.call_id)
+    return store.look(record.call_id)
 
 
 def _is_overdue(record: CallRecord) -> bool:
@@ -142,9 +143,11 @@ def _forget(asked: Asked, record: CallRecord, *, when_settled: bool) -> None:
 
 def _mine(asked: Asked, right: str) -> CallRecord | None:
     """Return the call if the visitor may do this to it; None: it is unknown, or is to look so."""
-    record = _asked_for(asked)
-    if record is None or asked.visitor.owns(record) or asked.visitor.may(right):
-        return record
+    record = _look(asked)
+    if record is None:
+        return None
+    if asked.visitor.owns(record) or asked.visitor.may(right):
+        return _attended(record)
     if asked.visitor.sees(record):
         raise lacking(f"lrp_celery.{right}")
     return None

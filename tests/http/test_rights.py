@@ -95,6 +95,16 @@ def test_each_user_sees_and_changes_what_is_theirs_to(client, tokens, name, stat
         assert shows == (name in {"read", "result"} and status == 200 and not is_open and may_read), case
 
 
+@pytest.mark.parametrize("name", REQUESTS)
+def test_not_even_a_timeout_is_noticed_by_whoever_may_not_know_of_the_call(client, tokens, name):
+    call_id = report.using(owner="ada", timeout=0.001).call("2026-10")
+    before = shop.row(call_id)
+    request(client, name, call_id, shop.user("eve", "view_payload", "start_call"))
+    assert shop.row(call_id) == before
+    request(client, "read", call_id, shop.user("ada"))
+    assert shop.row(call_id)[0]["status"] == CallStatus.ABORTED
+
+
 @pytest.mark.parametrize("who", ["nobody", "inactive", "unknown token"])
 @pytest.mark.parametrize("name", [*REQUESTS, "start", "document"])
 def test_who_is_not_known_is_told_nothing(client, tokens, name, who):
