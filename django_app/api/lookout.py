@@ -31,21 +31,20 @@ class Lookout:
         self._store = store
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._needed_at = 0.0
 
     def ensure(self) -> None:
-        """See to it that somebody looks."""
+        """See to it that somebody looks, at least until whoever asks for it has begun to wait."""
         with self._lock:
-            if self._thread is None:
+            self._needed_at = time.monotonic()
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="lrp_celery-lookout", daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
-        needed_at = time.monotonic()
-        while not self._may_end(needed_at):
+        while not self._may_end():
             began = time.monotonic()
             self._look()
-            if not self._store.newsroom.is_empty:
-                needed_at = time.monotonic()
             time.sleep(max(EVERY, (time.monotonic() - began) / SHARE))
 
     def _look(self) -> None:
@@ -60,9 +59,11 @@ class Lookout:
                 if call_id not in still_open:
                     self._store.newsroom.tell(call_id)
 
-    def _may_end(self, needed_at: float) -> bool:
+    def _may_end(self) -> bool:
         with self._lock:
-            if time.monotonic() - needed_at < IDLE:
+            if not self._store.newsroom.is_empty:
+                self._needed_at = time.monotonic()
+            if time.monotonic() - self._needed_at < IDLE:
                 return False
             self._thread = None
             return True

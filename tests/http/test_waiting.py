@@ -12,7 +12,7 @@ from django.core.asgi import get_asgi_application
 from django.db import connections
 from django.test import AsyncClient, Client
 
-from django_app.api import views, waits
+from django_app.api import lookout, views, waits
 from django_app.stores import DjangoTrackingStore
 from lrp_celery.procedures import results
 from tests.conformance.item_store import until
@@ -199,6 +199,20 @@ def test_where_the_database_does_not_tell_one_statement_asks_for_all_who_wait(ad
     first, others = asyncio.run(scenario())
     assert first.json()["result"] == "first"
     assert {other.json()["result"] for other in others} == {"done"}
+
+
+def test_whoever_looks_out_stays_for_those_who_are_about_to_wait(monkeypatch):
+    monkeypatch.setattr(lookout, "IDLE", 0.5)
+    one = lookout.Lookout(DjangoTrackingStore())
+    one.ensure()
+    looking, began = one._thread, time.monotonic()
+    while time.monotonic() - began < 1.5:
+        one.ensure()
+        assert one._thread is looking
+        time.sleep(0.02)
+    until(lambda: not looking.is_alive())
+    one.ensure()
+    assert one._thread is not looking
 
 
 def test_many_who_come_at_once_are_answered_by_a_few_threads_in_turn(ada, monkeypatch):
