@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import pickle
 import socket
 import subprocess
@@ -62,7 +63,7 @@ def no_pause(monkeypatch):
 def over(transport, name="http.report", headers=None, **more):
     """Return a procedure whose requests go through an httpx transport."""
     made = HttpProcedure(BASE, name, headers, **{"patience": 2.0, **more})
-    made._wire._client = httpx.Client(transport=transport)
+    made._wire._clients[os.getpid()] = httpx.Client(transport=transport)
     return made
 
 
@@ -366,6 +367,29 @@ def test_whoever_leaves_the_context_leaves_the_connections_to_those_inside(monke
     assert [each.is_closed for each in made] == [True, True]
 
 
+def test_threads_that_ask_first_at_the_same_time_share_one_client(monkeypatch):
+    made, together = [], threading.Barrier(3)
+    make = httpx.Client
+
+    def slow(**more):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(5)
+        made.append(make(**more))
+        return made[-1]
+
+    monkeypatch.setattr(httpx, "Client", slow)
+    answers = []
+    with listening(lambda line: say(line, told(result=1).content)) as base, HttpProcedure(base, "x") as remote:
+        threads = [threading.Thread(target=lambda: answers.append(remote.get_result("x"))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert [each.is_closed for each in made].count(False) == 1
+    assert answers == [1, 1, 1]
+    assert all(each.is_closed for each in made)
+
+
 # --- against servers that misbehave
 
 
@@ -516,7 +540,7 @@ def test_no_cookie_is_kept_for_the_next_request():
     with listening(answer) as base, HttpProcedure(base, "x") as remote:
         remote.get_result("x")
         remote.get_result("x")
-        assert dict(remote._wire._client.cookies) == {}
+        assert dict(remote._wire._mine().cookies) == {}
 
 
 def test_whoever_forbids_it_does_not_wait_inside_a_task(monkeypatch):

@@ -114,9 +114,9 @@ class Wire:
         if not callable(self._headers):
             _check(self._headers)
         self._timeout = timeout
-        self._client: Any = None
+        #: By process: what a forked child shares with its parent are sockets on which both would speak.
+        self._clients: dict[int, Any] = {}
         self._opened: WeakKeyDictionary[asyncio.AbstractEventLoop, _Opened] = WeakKeyDictionary()
-        self._pid = os.getpid()
 
     def run(self, talk: Talk[T]) -> T:
         """Do what a talk asks for, in this thread."""
@@ -153,8 +153,8 @@ class Wire:
 
     def close(self) -> None:
         """Close idle connections; later requests open new ones."""
-        client, self._client = self._client, None
-        if client is not None and self._pid == os.getpid():
+        client = self._clients.pop(os.getpid(), None)
+        if client is not None:
             client.close()
 
     def aopen(self) -> Any:
@@ -199,10 +199,14 @@ class Wire:
             return _nothing(error)
 
     def _mine(self) -> Any:
-        if self._client is None or self._pid != os.getpid():
-            # What a forked child shares with its parent are sockets on which both would speak.
-            self._client, self._pid = self._httpx.Client(**self._manners), os.getpid()
-        return self._client
+        client = self._clients.get(os.getpid())
+        if client is None:
+            made = self._httpx.Client(**self._manners)
+            client = self._clients.setdefault(os.getpid(), made)
+            if client is not made:
+                # Another thread came first.
+                made.close()
+        return client
 
     def _check_base(self) -> str:
         """Return the base as anybody may read it; `ConfigurationError` if no request can go there."""
