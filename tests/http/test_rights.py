@@ -81,8 +81,7 @@ def test_each_user_sees_and_changes_what_is_theirs_to(client, tokens, name, stat
         case = (name, state, sorted(rights), is_owner)
         expected = allowed(name, rights, is_owner=is_owner, is_open=is_open)
         if expected is None:
-            unknown = "0190c3b4-0000-7000-8000-000000000000"
-            assert seen(answer, call_id) == seen(request(client, name, unknown, headers), unknown), case
+            assert seen(answer, call_id) == seen(request(client, name, UNKNOWN, headers), UNKNOWN), case
             assert shop.row(call_id) == before, case
             continue
         status, may_change = expected
@@ -93,6 +92,57 @@ def test_each_user_sees_and_changes_what_is_theirs_to(client, tokens, name, stat
         may_read = is_owner or {"view_call", "view_payload"} <= rights
         shows = SECRET in answer.content.decode()
         assert shows == (name in {"read", "result"} and status == 200 and not is_open and may_read), case
+
+
+UNKNOWN = "0190c3b4-0000-7000-8000-000000000000"
+METHODS = ("HEAD", "OPTIONS", "PUT", "PATCH", "TRACE", "GET")
+PLACES = ("", "/result", "/result?wait=0.01", "/abort", "?procedure=http.report", "?procedure=http.guarded")
+CONDITIONS = ({}, {"If-None-Match": "*"}, {"If-None-Match": '"x"'}, {"If-Match": "*"}, {"Range": "bytes=0-1"})
+BODIES = ({}, {"reason": "x"}, {"reason": 5}, [], {"x": 1})
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_whatever_is_asked_in_whatever_way_a_call_of_others_looks_like_an_unknown_one(client, tokens, state):
+    call_id = STATES[state]()
+    before = shop.row(call_id)
+
+    def compare(headers, method, rest, body=None, **conditions):
+        said = [
+            seen(send(client, method, of(each, rest), body, {**headers, **conditions}), each)
+            for each in (call_id, UNKNOWN)
+        ]
+        assert said[0] == said[1], (method, rest, body, conditions)
+
+    for rights in ({"start_call"}, {"start_call", "view_payload", "rerun_call"}, {"abort_call", "remove_call"}):
+        headers = shop.user("eve", *rights)
+        for method, rest, conditions in product(METHODS, PLACES, CONDITIONS):
+            compare(headers, method, rest, **conditions)
+        for body in () if "abort_call" in rights else BODIES:
+            compare(headers, "POST", "/abort", body)
+    # Nor does anybody reach it as a call of another procedure.
+    headers = shop.user("root", *RIGHTS, "start_call")
+    for method, rest in product(("GET", "POST", "DELETE"), ("", "/result", "/abort")):
+        compare(headers, method, f"{rest}?procedure=http.guarded")
+    assert shop.row(call_id) == before
+
+
+def test_whoever_asks_for_a_call_by_an_id_of_others_is_told_the_same_whatever_it_is(client, tokens):
+    taken = {
+        "open-one": lambda call_id: report.using(owner="bob", call_id=call_id).call("x"),
+        "ended-one": lambda call_id: shop.ended(report.using(owner="bob", call_id=call_id).call("x")),
+        "watched-one": lambda call_id: shop.DjangoTrackingStore().record_enqueue(call_id, "http.report"),
+        "nobodys-one": lambda call_id: report.using(call_id=call_id).call("x"),
+    }
+    headers = shop.user("eve", "start_call")
+    said = []
+    for call_id, take in taken.items():
+        take(call_id)
+        before = shop.row(call_id)
+        answer = send(client, "POST", shop.REPORTS, {"args": ["x"], "id": call_id}, headers)
+        said.append(seen(answer, call_id))
+        assert answer.status_code == 409
+        assert shop.row(call_id) == before
+    assert all(each == said[0] for each in said)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
