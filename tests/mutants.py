@@ -481,6 +481,27 @@ MUTANTS = [
         f"{MEMORY} counts_from_when_it_was_true",
     ),
     Mutant(
+        "plainly: what ends many calls marks them as counted, and does not count them",
+        "django_app/stores/plainly.py",
+        "    counting.enter(connection, sums)\n",
+        "",
+        "tests/django_app/test_rollup.py counted_by_the_statement",
+    ),
+    Mutant(
+        "relay: a message that was taken just now counts as lost",
+        "lrp_celery/procedures/relay.py",
+        "            self._pause(_TAKEN)\n",
+        "            pass\n",
+        "tests/procedures/test_relay.py just_after",
+    ),
+    Mutant(
+        "admin: an abort with descendants reaches what one may not see",
+        "lrp_celery/procedures/deeds.py",
+        "descendants = self._seen(stopping.descendants(call_id)) if tree else []",
+        "descendants = list(stopping.descendants(call_id)) if tree else []",
+        "tests/django_app/test_admin_actions.py may_not_see",
+    ),
+    Mutant(
         "pooler: nobody looks for one",
         "django_app/stores/sessions.py",
         "cursor.fetchone()[0] == wrapper.connection.info.backend_pid",
@@ -549,6 +570,13 @@ MUTANTS = [
         "        self.is_new = False\n",
         "",
         "tests/http/test_starting.py same_id_again",
+    ),
+    Mutant(
+        "http: whoever waits gets what another owner has called by the same id",
+        "django_app/api/views.py",
+        "if news is None or news[0].generation != later.record.generation:",
+        "if news is None:",
+        "tests/http/test_waiting.py another_owner",
     ),
     Mutant(
         "http: a waiting request keeps its thread",
