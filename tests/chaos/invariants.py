@@ -138,8 +138,12 @@ def i1_each_accepted_call_ends_once_and_right(evidence: Evidence) -> Iterator[st
 
 
 def _may_be_unknown(evidence: Evidence, call_id: str) -> bool:
-    """Whether a plain task's call was published while its caller could not reach the database, and its message was lost."""
-    if evidence.nature(call_id).owned or call_id in evidence.began:
+    """Whether a plain task's call was published while its caller could not reach the database, and nobody could make its row.
+
+    Its message was lost, or its worker told of it only when it would have been purged again.
+    """
+    nature = evidence.nature(call_id)
+    if nature.owned or (call_id in evidence.began and nature.kept is None):
         return False
     at = evidence.wanted[call_id].at
     faults = (fact for fact in evidence.of("fault") if fact.more["kind"] in BLINDS)
@@ -197,7 +201,7 @@ def _lives(states: Sequence[dict[str, Any]], *, may_return: bool) -> Iterator[li
     """Yield what belongs to one row: a late copy of a plain task's message runs again after a purge, and is a new one."""
     life: list[dict[str, Any]] = []
     for state in states:
-        if may_return and life and state["version"] < life[-1]["version"]:
+        if may_return and life and state["is_new"]:
             yield life
             life = []
         life.append(state)

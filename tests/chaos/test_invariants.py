@@ -25,7 +25,7 @@ def fact(what, call="a", pid=7, **more):
 def state(status, call="a", *, attempt=1, reason=None, end=None, **more):
     made = dict.fromkeys(("worker", "pid", "last_error", "error_type", "http_status", "started_at", "removed_at"))
     made |= {"call_id": call, "status": status, "reason": reason, "retries": 0, "attempt": attempt}
-    made["version"] = {"submitted": 1, "started": 2}.get(status, 3)
+    made["is_new"] = status == "submitted"
     return {**made, "enqueued_at": at(0), "terminal_at": None if end is None else at(end), **more}
 
 
@@ -54,6 +54,8 @@ def ran(call="a", attempt=1, retries=0, pid=7):
 
 #: A call that went as it should.
 LIFE = [state("submitted", attempt=0), state("started"), state("succeeded", end=2)]
+#: What a late copy of its message makes of a plain task's call that has no row any more.
+AGAIN = [LIFE[1] | {"pid": 8, "is_new": True}, LIFE[2] | {"pid": 8}]
 
 
 def evidence(facts=None, states=LIFE, rows=None, **more):
@@ -113,7 +115,7 @@ RIGHT = {
     ),
     "a late copy of its message ran after its purge": evidence(
         [*wanted("forgotten"), *ran(), *ran(pid=8)],
-        [*LIFE, *(each | {"pid": 8} for each in LIFE[1:])],
+        [*LIFE, *AGAIN],
         {"a": row(task="forgotten", owned=False, pid=8)},
         deletions=[deleted("forgotten", gone=6)],
         results={},
@@ -125,6 +127,9 @@ RIGHT = {
     ),
     "its caller could not reach the database, and its message was lost": evidence(
         [*wanted("early"), fact("fault", None, kind="cut database")], [], {}
+    ),
+    "its caller could not reach the database, and its worker not while it would be kept": evidence(
+        [*wanted("forgotten"), *ran(), fact("fault", None, kind="restart database")], [], {}
     ),
     "one statement waited for a moment": evidence([*wanted(), *ran(), waiting(2.0)]),
 }
@@ -164,7 +169,7 @@ WRONG = {
         {"I2", "I11"},
         evidence(
             [*wanted("forgotten"), *ran(), *ran(pid=8)],
-            [*LIFE, *(each | {"pid": 8} for each in LIFE[1:])],
+            [*LIFE, *AGAIN],
             {"a": row(task="forgotten", owned=False, pid=8)},
             results={},
         ),

@@ -1,6 +1,7 @@
 """By enumeration: no user, right, owner, method and id shows or changes what it must not."""
 
 from itertools import chain, combinations, product
+from typing import Any
 
 import pytest
 
@@ -97,8 +98,8 @@ def test_each_user_sees_and_changes_what_is_theirs_to(client, tokens, name, stat
 UNKNOWN = "0190c3b4-0000-7000-8000-000000000000"
 METHODS = ("HEAD", "OPTIONS", "PUT", "PATCH", "TRACE", "GET")
 PLACES = ("", "/result", "/result?wait=0.01", "/abort", "?procedure=http.report", "?procedure=http.guarded")
-CONDITIONS = ({}, {"If-None-Match": "*"}, {"If-None-Match": '"x"'}, {"If-Match": "*"}, {"Range": "bytes=0-1"})
-BODIES = ({}, {"reason": "x"}, {"reason": 5}, [], {"x": 1})
+CONDITIONS: Any = ({}, {"If-None-Match": "*"}, {"If-None-Match": '"x"'}, {"If-Match": "*"}, {"Range": "bytes=0-1"})
+BODIES: Any = ({}, {"reason": "x"}, {"reason": 5}, [], {"x": 1})
 
 
 @pytest.mark.parametrize("state", STATES)

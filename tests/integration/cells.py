@@ -10,7 +10,8 @@ BASE = Plan()
 RABBITMQ = Plan(broker="rabbitmq")
 THREADS = Plan(pool="threads")
 SOLO = Plan(pool="solo")
-GEVENT = Plan(pool="gevent")
+#: Not on PostgreSQL, where a worker more for each process of the test run would be too many connections.
+GEVENT = Plan(pool="gevent", database="mysql")
 MARIADB = Plan(database="mysql")
 SQLITE = Plan(database="sqlite")
 #: SQLite as well, and one of the few that every cell of the version matrix plays: it needs

@@ -16,13 +16,16 @@ FIXED = (
 #: Of these a removal leaves nothing.
 BLANKED = ("last_error", "error_type")
 COLUMNS = ("call_id", *FIXED, "stop_reason", "removed_at", "abort_requested_at", "remove_when_settled", "version")
+#: Whether the row was made so, and not changed.
+IS_NEW = "is_new"
 
 _TABLE = """
 CREATE TABLE lrp_test_history (
     seq {serial}, call_id varchar(200) {binary}, status varchar(16), reason varchar(20), retries integer,
     attempt integer, stop_reason varchar(20), worker varchar(255), pid bigint, last_error varchar(2000), error_type varchar(255),
     http_status integer, enqueued_at {instant}, started_at {instant}, terminal_at {instant}, removed_at {instant},
-    abort_requested_at {instant}, remove_when_settled boolean, version integer
+    abort_requested_at {instant}, remove_when_settled boolean, version integer,
+    is_new boolean
 )
 """
 _VENDORS = {
@@ -38,9 +41,9 @@ _VENDORS = {
 
 def install(connection: BaseDatabaseWrapper) -> None:
     """Let the database of `connection` keep the history of its calls from now on."""
-    names = ", ".join(COLUMNS)
+    names = ", ".join((*COLUMNS, IS_NEW))
     values = ", ".join(f"NEW.{name}" for name in COLUMNS)
-    insert = f"INSERT INTO lrp_test_history ({names}) VALUES ({values})"
+    insert = f"INSERT INTO lrp_test_history ({names}) VALUES ({values}, {{is_new}})"
     with connection.cursor() as cursor:
         cursor.execute(_TABLE.format(**_VENDORS[connection.vendor]))
         cursor.execute("CREATE INDEX lrp_test_history_call ON lrp_test_history (call_id)")
@@ -50,28 +53,30 @@ def install(connection: BaseDatabaseWrapper) -> None:
 
 def _triggers(vendor: str, insert: str) -> list[str]:
     if vendor == "postgresql":
-        body = f"$$ BEGIN {insert}; RETURN NULL; END $$"
+        said = insert.format(is_new="TG_OP = 'INSERT'")
+        body = f"$$ BEGIN {said}; RETURN NULL; END $$"
         events = "AFTER INSERT OR UPDATE ON lrp_celery_call FOR EACH ROW"
         return [
             f"CREATE FUNCTION lrp_test_note() RETURNS trigger LANGUAGE plpgsql AS {body}",
             f"CREATE TRIGGER lrp_test_note {events} EXECUTE FUNCTION lrp_test_note()",
         ]
-    body = f"BEGIN {insert}; END"
     return [
-        f"CREATE TRIGGER lrp_test_note_{event} AFTER {event} ON lrp_celery_call FOR EACH ROW {body}"
-        for event in ("insert", "update")
+        f"CREATE TRIGGER lrp_test_note_{event} AFTER {event} ON lrp_celery_call FOR EACH ROW "
+        f"BEGIN {insert.format(is_new=is_new)}; END"
+        for event, is_new in (("insert", "TRUE"), ("update", "FALSE"))
     ]
 
 
 def read(connection: BaseDatabaseWrapper, call_id: str | None = None) -> list[dict[str, Any]]:
     """Return the states of one call, or of all, in the order in which they were written."""
-    query = f"SELECT {', '.join(COLUMNS)} FROM lrp_test_history"
+    names = (*COLUMNS, IS_NEW)
+    query = f"SELECT {', '.join(names)} FROM lrp_test_history"
     with connection.cursor() as cursor:
         if call_id is None:
             cursor.execute(f"{query} ORDER BY seq")
         else:
             cursor.execute(f"{query} WHERE call_id = %s ORDER BY seq", [call_id])
-        return [dict(zip(COLUMNS, row, strict=True)) for row in cursor.fetchall()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def changed_after_the_end(states: list[dict[str, Any]]) -> list[str]:

@@ -8,6 +8,7 @@ from django.db import connections
 from lrp_celery import CallAborted, CallFailed, CallState, CallTimedOut, ResultTimeout
 from tests.integration import history, procedures
 from tests.integration.cells import BASE, GEVENT, MARIADB, MATRIX, RABBITMQ, SOLO, SQLITE, THREADS, on
+from tests.integration.harness import eventually
 
 EVERYWHERE = (BASE, RABBITMQ, THREADS, GEVENT, SOLO, MARIADB, MATRIX)
 WAIT = 20.0
@@ -177,4 +178,30 @@ def wrote_both(room, call_id):
     )
     with connections[room.alias].cursor() as cursor:
         cursor.execute(query, [call_id])
+        return cursor.fetchone()[0]
+
+
+#: Of a worker whose greenlets have all ended, with its side process: whatever does not grow with its calls.
+MOST_AT_REST = 8
+
+
+@pytest.mark.integration
+@pytest.mark.services
+def test_greenlets_on_postgresql_leave_no_connections_behind(make_room, monkeypatch):
+    room = make_room()
+    with monkeypatch.context() as named:
+        named.setenv("PGAPPNAME", room.name)
+        room.worker(pool="gevent", concurrency=10)
+    for _ in range(3):
+        calls = [procedures.double.call(n) for n in range(20)]
+        others = [room.tasks.add.delay(n, 1) for n in range(20)]
+        assert [procedures.double.get_result(call_id, wait=WAIT) for call_id in calls] == [2 * n for n in range(20)]
+        assert {room.wait_for(call).status for call in others} == {"succeeded"}
+    eventually("the greenlets' connections are closed", lambda: 0 < connections_of(room) <= MOST_AT_REST)
+
+
+def connections_of(room):
+    """How many connections the room's worker has."""
+    with connections[room.alias].cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM pg_stat_activity WHERE application_name = %s", [room.name])
         return cursor.fetchone()[0]

@@ -16,7 +16,7 @@ psycopg = pytest.importorskip("psycopg")
 
 pytestmark = [pytest.mark.integration, pytest.mark.services]
 
-POOLS = pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+POOLS = pytest.mark.parametrize("pool", ["prefork", "threads", "gevent", "solo"])
 #: A worker that runs one thing at a time.
 ONE = {"concurrency": 1, "tracking": QUICK}
 
