@@ -277,12 +277,16 @@ class CallActions(CallModelAdmin):
 
     # --- the page of one call
 
-    def buttons(self, request: HttpRequest, call: Call) -> list[Button]:
-        """Return the actions for the page of `call`, in their order; those that cannot be pressed say why."""
+    def buttons(self, request: HttpRequest, call: Call, open_below: int | None = None) -> list[Button]:
+        """Return the actions for the page of `call`, in their order; those that cannot be pressed say why.
+
+        `open_below`: how many calls are open below the root of its tree, if that is known.
+        """
         offered = self.get_actions(request)
         known = [offer for name in self.actions or () if isinstance(name, str) and (offer := OFFERS.get(name))]
         allowed = [offer for offer in known if offer.name in offered]
-        facts = facts_for(allowed, [call], self.calls_for(request)) if allowed else None
+        counted = None if open_below is None else {call.root_id or call.pk: open_below}
+        facts = facts_for(allowed, [call], self.calls_for(request), counted) if allowed else None
         return [_button(offer, call, facts if offer in allowed else None) for offer in known]
 
 

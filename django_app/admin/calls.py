@@ -244,7 +244,7 @@ class CallAdmin(CallActions, TreePage):
             "original": call,
             "media": self.media,
             # After the details, which have read of the call what these ask for.
-            "buttons": self.buttons(request, call),
+            "buttons": self.buttons(request, call, None if detail.lineage.is_cut else detail.lineage.open),
             "act_url": self.url_of("changelist"),
             "call": call,
             "detail": detail,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from django.db.models import BooleanField, ExpressionWrapper, Q
+from django.db.models import BooleanField, Case, ExpressionWrapper, F, Q, TextField, Value, When
 from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -136,9 +136,9 @@ def detail_of(
     `shows_payload`: also what is kept of what it was given, returned or raised, without what keys hide.
     `shows_deeds`: also who did what to it. `attempt`: whose traceback is shown besides those of the newest.
     """
-    attempts = _attempts(call, calls.db)
+    attempts = _attempts(call, calls.db, attempt)
     actions = list(ActionLog.objects.using(calls.db).filter(call_id=call.pk).order_by("-at")[:MOST_DEEDS])
-    runs = runs_of(call, attempts[:MOST_ATTEMPTS], _tracebacks(attempts[:MOST_ATTEMPTS], attempt, calls.db))
+    runs = runs_of(call, attempts[:MOST_ATTEMPTS], _tracebacks(attempts[:MOST_ATTEMPTS], attempt))
     return Detail(
         call=call,
         now=now,
@@ -161,19 +161,19 @@ def detail_of(
 # --- its attempts
 
 
-def _attempts(call: Call, alias: str) -> list[Attempt]:
+def _attempts(call: Call, alias: str, asked: int | None) -> list[Attempt]:
+    """Return the newest attempts, with the tracebacks of those that may be shown: others stay in the table."""
+    is_shown = Q(number__gt=call.attempt - MOST_TRACED - 1) | Q(number=asked)
     traced = ExpressionWrapper(Q(traceback__isnull=False), output_field=BooleanField())
-    found = Attempt.objects.using(alias).filter(call_id=call.pk).defer("traceback").annotate(is_traced=traced)
-    return list(found.order_by("-number")[: MOST_ATTEMPTS + 1])
+    text = Case(When(is_shown, then=F("traceback")), default=Value(None), output_field=TextField())
+    found = Attempt.objects.using(alias).filter(call_id=call.pk).defer("traceback")
+    return list(found.annotate(is_traced=traced, text=text).order_by("-number")[: MOST_ATTEMPTS + 1])
 
 
-def _tracebacks(attempts: Sequence[Any], asked: int | None, alias: str) -> dict[int, str]:
-    traced = [attempt for attempt in attempts if attempt.is_traced]
-    wanted = [attempt.pk for place, attempt in enumerate(traced) if place < MOST_TRACED or attempt.number == asked]
-    if not wanted:
-        return {}
-    found = Attempt.objects.using(alias).filter(pk__in=wanted).order_by().values_list("pk", "traceback")
-    return {key: text or "" for key, text in found}
+def _tracebacks(attempts: Sequence[Any], asked: int | None) -> dict[int, str]:
+    """Return, by the attempts' keys, those of the newest that have one, and that which was asked for."""
+    traced = [attempt for attempt in attempts if attempt.text is not None]
+    return {a.pk: a.text for place, a in enumerate(traced) if place < MOST_TRACED or a.number == asked}
 
 
 # --- the summary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -66,15 +66,25 @@ def plan(offer: Offer, calls: Sequence[Call], facts: Facts) -> Plan:
     )
 
 
-def facts_for(offers: Iterable[Offer], calls: Sequence[Call], source: CallQuerySet) -> Facts:
-    """Return what judging `calls` by these offers takes, by at most two bounded queries."""
+def facts_for(
+    offers: Iterable[Offer],
+    calls: Sequence[Call],
+    source: CallQuerySet,
+    open_by_root: Mapping[str, int] | None = None,
+) -> Facts:
+    """Return what judging `calls` by these offers takes, by at most two bounded queries.
+
+    `open_by_root`: how many calls are open below their roots, for whoever has counted them.
+    """
     wanted = {offer.name for offer in offers}
     return Facts(
         now=timezone.now(),
         with_message=with_message(calls, source.db) if wanted & {RERUN.name, RESEND.name} else frozenset(),
         procedures=_procedures(calls) if RERUN.name in wanted else frozenset(),
         tasks=_tasks(calls) if RERUN.name in wanted else frozenset(),
-        open_by_root=_open_by_root(calls, source) if ABORT_TREE.name in wanted and calls else {},
+        open_by_root=_open_by_root(calls, source)
+        if open_by_root is None and ABORT_TREE.name in wanted and calls
+        else open_by_root or {},
     )
 
 

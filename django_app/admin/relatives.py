@@ -84,6 +84,8 @@ class Lineage:
     """How many calls of its group have which status."""
     is_cut: bool
     """Whether the tree has more calls than were read."""
+    open: int
+    """How many of those that were read, below the root, have not ended."""
 
     @property
     def group_size(self) -> int:
@@ -114,6 +116,7 @@ def lineage_of(call: Call, now: datetime, calls: CallQuerySet, reruns: Sequence[
         if call.group_id
         else (),
         is_cut=is_cut,
+        open=sum(not one.is_terminal for one in family),
     )
 
 
