@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from uuid import UUID
 
 from celery._state import get_current_app
 from django.contrib import admin, messages
+from django.contrib.admin import options as admin_options
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
-from django.contrib.admin.utils import quote
+from django.contrib.admin.utils import model_format_dict, quote
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 else:
     CallModelAdmin = admin.ModelAdmin
 
+T = TypeVar("T")
+
+#: Django's own word for where an action is offered; None: it is of before 6.1, and has none.
+ActionLocation: Final[Any] = getattr(admin_options, "ActionLocation", None)
+#: Says that an action was asked for on the page of a call.
+_FROM_PAGE: Final = "from_page"
 #: Calls that the page that asks once more names one by one.
 _NAMED: Final = 10
 #: Kinds of outcomes that are told one by one.
@@ -60,6 +67,16 @@ class Button:
     title: str
     why_not: str = ""
     is_grave: bool = False
+    asks: bool = True
+    """Whether it asks once more."""
+
+
+def _everywhere(permission: str, offer: Offer) -> Callable[[T], T]:
+    """Return the decorator of one of Django's actions, which from Django 6.1 on says that it is for single pages, too."""
+    where = {} if ActionLocation is None else {"location": list(ActionLocation)}
+    decorate: Any = admin.action
+    decorator: Callable[[T], T] = decorate(permissions=[permission], description=offer.label, **where)
+    return decorator
 
 
 class CallActions(CallModelAdmin):
@@ -67,6 +84,7 @@ class CallActions(CallModelAdmin):
 
     They are Django's admin actions: leave one out of `actions`, add others, or override
     `has_..._permission`. Of a selection of more than `action_limit` calls only the newest are acted on.
+    The page of a call offers these, and from Django 6.1 on all that are said to be for single pages.
     """
 
     actions = tuple(OFFERS)
@@ -108,32 +126,32 @@ class CallActions(CallModelAdmin):
 
     # --- Django's actions
 
-    @admin.action(permissions=["abort"], description=ABORT.label)
+    @_everywhere("abort", ABORT)
     def abort_calls(self, request: HttpRequest, queryset: CallQuerySet) -> HttpResponse:
         """Ask once more, then abort."""
         return self.confirm(request, ABORT, queryset)
 
-    @admin.action(permissions=["abort_tree"], description=ABORT_TREE.label)
+    @_everywhere("abort_tree", ABORT_TREE)
     def abort_trees(self, request: HttpRequest, queryset: CallQuerySet) -> HttpResponse:
         """Ask once more, then abort with all that came of it."""
         return self.confirm(request, ABORT_TREE, queryset)
 
-    @admin.action(permissions=["rerun"], description=RERUN.label)
+    @_everywhere("rerun", RERUN)
     def rerun_calls(self, request: HttpRequest, queryset: CallQuerySet) -> HttpResponse:
         """Ask once more, then run again."""
         return self.confirm(request, RERUN, queryset)
 
-    @admin.action(permissions=["resend"], description=RESEND.label)
+    @_everywhere("resend", RESEND)
     def resend_calls(self, request: HttpRequest, queryset: CallQuerySet) -> HttpResponse:
         """Ask once more, then send again."""
         return self.confirm(request, RESEND, queryset)
 
-    @admin.action(permissions=["handle"], description=HANDLE.label)
+    @_everywhere("handle", HANDLE)
     def handle_calls(self, request: HttpRequest, queryset: CallQuerySet) -> HttpResponse:
         """Ask once more, then mark as handled."""
         return self.confirm(request, HANDLE, queryset)
 
-    @admin.action(permissions=["remove"], description=REMOVE.label)
+    @_everywhere("remove", REMOVE)
     def remove_calls(self, request: HttpRequest, queryset: CallQuerySet) -> HttpResponse:
         """Ask once more, then remove."""
         return self.confirm(request, REMOVE, queryset)
@@ -142,23 +160,32 @@ class CallActions(CallModelAdmin):
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list; what is posted to it is an action."""
-        offer = OFFERS.get(request.POST.get("action", "")) if request.method == "POST" else None
-        if offer is None:
+        name = request.POST.get("action", "") if request.method == "POST" else ""
+        on_page = _FROM_PAGE in request.POST
+        if name not in OFFERS and not (name and on_page):
             return super().changelist_view(request, extra_context)
         # Not Django's "No action selected": whoever posts this without the right is to know.
-        if not self.has_view_permission(request) or offer.name not in self.get_actions(request):
+        if not self.has_view_permission(request) or name not in self._offered(request, on_page=on_page):
             raise PermissionDenied
-        if "calls" in request.POST:
-            return self.perform(request, offer)
-        return self._selected(request, offer)
+        if "calls" in request.POST and name in OFFERS:
+            return self.perform(request, OFFERS[name])
+        return self._selected(request, name, on_page=on_page)
 
-    def _selected(self, request: HttpRequest, offer: Offer) -> HttpResponse:
+    def _offered(self, request: HttpRequest, *, on_page: bool) -> Mapping[str, Any]:
+        """Return the actions for the list, or for the page of one call, that this person may take, by their names."""
+        # Until Django 6.0 there is no such difference.
+        where: Any = {"action_location": ActionLocation.CHANGE_FORM} if on_page and ActionLocation else {}
+        return self.get_actions(request, **where)
+
+    def _selected(self, request: HttpRequest, name: str, *, on_page: bool) -> HttpResponse:
         """Act on what is ticked; on all that match if nothing is, but never on simply everything."""
-        action = self._action(request, offer)
+        action = self._action(request, name, on_page=on_page)
         if ticked := request.POST.getlist(ACTION_CHECKBOX_NAME):
             # Those that do not match any more are still what was meant.
             known = [call_id for call_id in ticked if clean(call_id) == call_id]
             return action(self.calls_for(request).filter(pk__in=known))
+        if on_page:
+            raise BadRequest("This is for the page of a call, and names none.")
         try:
             listed = self.get_changelist_instance(request)
         except IncorrectLookupParameters:
@@ -168,12 +195,18 @@ class CallActions(CallModelAdmin):
             return HttpResponseRedirect(request.get_full_path())
         return action(cast("CallQuerySet", listed.get_queryset(request)))
 
-    def _action(self, request: HttpRequest, offer: Offer) -> Callable[[CallQuerySet], HttpResponse]:
+    def _action(self, request: HttpRequest, name: str, *, on_page: bool) -> Callable[[CallQuerySet], HttpResponse]:
         """Return what the action does with calls: a subclass may have one of its own under this name."""
-        found: Any = self.get_actions(request)[offer.name]
+        found: Any = self._offered(request, on_page=on_page)[name]
         # A tuple until Django 6.0, an `Action` from 6.1 on.
         function = found[0] if isinstance(found, tuple) else found.func
-        return lambda calls: function(self, request, calls)
+
+        def do(calls: CallQuerySet) -> HttpResponse:
+            back = self._back(request, list(calls[:2]))
+            # As in Django: an action that returns nothing leads back to where it was asked for.
+            return cast("HttpResponse", function(self, request, calls) or HttpResponseRedirect(back))
+
+        return do
 
     def confirm(self, request: HttpRequest, offer: Offer, calls: CallQuerySet) -> HttpResponse:
         """Show what would be done to `calls`, and ask."""
@@ -196,7 +229,7 @@ class CallActions(CallModelAdmin):
             "is_all": not request.POST.getlist(ACTION_CHECKBOX_NAME),
             "ids": json.dumps([call.pk for call in found]),
             "key": new_id(),
-            "from_page": "from_page" in request.POST,
+            "from_page": _FROM_PAGE in request.POST,
             "back": self._back(request, found),
             "max_reason": MAX_ERROR,
         }
@@ -206,7 +239,7 @@ class CallActions(CallModelAdmin):
 
     def _back(self, request: HttpRequest, calls: Sequence[Call]) -> str:
         """Return where the person came from: the page of the one call, or the list as it was filtered."""
-        if "from_page" in request.POST and len(calls) == 1:
+        if _FROM_PAGE in request.POST and len(calls) == 1:
             name = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
             return reverse(name, args=[quote(calls[0].pk)], current_app=self.admin_site.name)
         return request.get_full_path()
@@ -228,7 +261,7 @@ class CallActions(CallModelAdmin):
         self._tell(request, offer, results, gone=len(ids) - len(calls))
         is_gone = offer is REMOVE and any(result.level is Level.CONFIRMED for result in results)
         back = self._back(request, calls)
-        if is_gone and "from_page" in request.POST:
+        if is_gone and _FROM_PAGE in request.POST:
             name = f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist"
             back = reverse(name, current_app=self.admin_site.name)
         return HttpResponseRedirect(back)
@@ -282,12 +315,15 @@ class CallActions(CallModelAdmin):
 
         `open_below`: how many calls are open below the root of its tree, if that is known.
         """
-        offered = self.get_actions(request)
+        offered = self._offered(request, on_page=True)
         known = [offer for name in self.actions or () if isinstance(name, str) and (offer := OFFERS.get(name))]
         allowed = [offer for offer in known if offer.name in offered]
+        others = [found for name, found in offered.items() if name not in OFFERS and ActionLocation is not None]
         counted = None if open_below is None else {call.root_id or call.pk: open_below}
         facts = facts_for(allowed, [call], self.calls_for(request), counted) if allowed else None
-        return [_button(offer, call, facts if offer in allowed else None) for offer in known]
+        own = [_button(offer, call, facts if offer in allowed else None) for offer in known]
+        called = model_format_dict(Call)
+        return [*own, *(Button(other.name, other.description % called, "", asks=False) for other in others)]
 
 
 def _button(offer: Offer, call: Call, facts: Any) -> Button:

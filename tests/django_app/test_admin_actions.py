@@ -5,8 +5,10 @@ import re
 from datetime import timedelta
 from types import SimpleNamespace
 
+import django
 import pytest
 from celery import _state
+from django.contrib import admin
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.admin.utils import quote
 from django.contrib.auth import get_user_model
@@ -681,3 +683,61 @@ def test_time_is_told_to_whoever_acts_on_what_is_not_due(ada):
     waits = acting.waiting()
     Call.objects.filter(pk=waits).update(due_at=timezone.now() + timedelta(hours=1))
     assert "skipped: it is not due yet" in ask(ada, "resend_calls", waits).content.decode()
+
+
+# --- Django's own change-form actions
+
+
+class WithMore(CallAdmin):
+    """An admin with an action for pages of calls, one for lists, and one of ours for lists alone."""
+
+    actions = (*CallAdmin.actions, "praise", "shuffle")
+
+
+if hasattr(admin.options, "ActionLocation"):
+    Location = admin.options.ActionLocation
+
+    @admin.action(description="Praise this %(verbose_name)s", location=Location.CHANGE_FORM)
+    def praise(self, request, queryset):
+        self.message_user(request, f"praised: {', '.join(call.pk for call in queryset)}")
+
+    @admin.action(description="Shuffle", location=Location.CHANGE_LIST)
+    def shuffle(self, request, queryset): ...
+
+    @admin.action(permissions=["handle"], description="Mark", location=Location.CHANGE_LIST)
+    def handle_calls(self, request, queryset): ...
+
+    WithMore.praise, WithMore.shuffle, WithMore.handle_calls = praise, shuffle, handle_calls
+
+
+@pytest.fixture
+def with_more():
+    admin.site.unregister(Call)
+    admin.site.register(Call, WithMore)
+    yield
+    admin.site.unregister(Call)
+    admin.site.register(Call, CallAdmin)
+
+
+@pytest.mark.skipif(django.VERSION < (6, 1), reason="Django has no actions for single pages before 6.1")
+def test_actions_that_django_offers_on_single_pages_are_offered_on_the_page_of_a_call(ada, with_more):
+    call = acting.ended()
+    page = ada.get(f"{LIST}{call}/change/").content.decode()
+    assert 'value="praise">Praise this call</button>' in page
+    assert "Run again" in page
+    assert "shuffle" not in page
+    assert 'value="handle_calls"' not in page
+    listed = ada.get(LIST).content.decode()
+    assert "praise" not in listed
+    assert 'value="shuffle"' in listed
+    answer = ada.post(LIST, {"action": "praise", "_selected_action": call, "from_page": "1"}, follow=True)
+    assert answer.redirect_chain[0][0] == f"{LIST}{call}/change/"
+    assert [str(said) for said in answer.context["messages"]] == [f"praised: {call}"]
+    assert ada.post(LIST, {"action": "shuffle", "_selected_action": call, "from_page": "1"}).status_code == 403
+    assert ada.post(LIST, {"action": "praise", "from_page": "1"}).status_code == 400
+
+
+def test_an_action_that_nobody_offers_is_refused_on_the_page_of_a_call(ada):
+    call = acting.ended()
+    for name in ("unheard_of", "delete_selected"):
+        assert ada.post(LIST, {"action": name, "_selected_action": call, "from_page": "1"}).status_code == 403
