@@ -707,7 +707,8 @@ if hasattr(admin.options, "ActionLocation"):
     @admin.action(permissions=["handle"], description="Mark", location=Location.CHANGE_LIST)
     def handle_calls(self, request, queryset): ...
 
-    WithMore.praise, WithMore.shuffle, WithMore.handle_calls = praise, shuffle, handle_calls
+    for action in (praise, shuffle, handle_calls):
+        setattr(WithMore, action.__name__, action)
 
 
 @pytest.fixture

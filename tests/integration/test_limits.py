@@ -20,7 +20,7 @@ def test_a_soft_limit_that_the_task_catches_does_not(cell):
     cell.expect(cell.tasks.soft_limit_caught.apply_async(soft_time_limit=0.5), "succeeded")
 
 
-@on(BASE, RABBITMQ, MARIADB, MATRIX)
+@on(BASE, RABBITMQ, GEVENT, MARIADB, MATRIX)
 def test_a_hard_limit_fails_the_call_once(cell):
     # Celery 5.7 says it twice, 5.6 not at all.
     call = cell.tasks.hard_limit.apply_async(time_limit=0.5)
@@ -70,7 +70,7 @@ def test_a_dying_process_takes_no_other_call_with_it(cell):
         cell.expect(call, "succeeded")
 
 
-@on(THREADS, GEVENT, SOLO)
+@on(THREADS, SOLO)
 def test_pools_without_limits_end_the_call_as_it_ends_itself(cell):
     call = cell.tasks.held.apply_async(time_limit=0.1, soft_time_limit=0.1)
     cell.until_running(call)
