@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
+WIDE = {"width": 1280, "height": 900}
+#: Only to be looked at.
+NARROW = "-narrow"
+
+#: The picture's name, the page's address, the browser's options, and whether the whole page is shown.
+Picture = tuple[str, str, dict[str, Any], bool]
 
 
 def main(folder: Path) -> None:
@@ -25,6 +31,15 @@ def main(folder: Path) -> None:
         take_pictures(folder)
     finally:
         connection.creation.destroy_test_db(":memory:", verbosity=0)
+
+
+def in_each_look(name: str, url: str, whole: bool) -> list[Picture]:
+    """Return the pictures of one page: light, dark and on a narrow screen."""
+    return [
+        (f"admin-{name}", url, {"viewport": WIDE}, whole),
+        (f"admin-{name}-dark", url, {"viewport": WIDE, "color_scheme": "dark"}, whole),
+        (f"admin-{name}{NARROW}", url, {"viewport": {**WIDE, "width": 420}}, whole),
+    ]
 
 
 def take_pictures(folder: Path) -> None:
@@ -52,37 +67,16 @@ def take_pictures(folder: Path) -> None:
     app = f"http://127.0.0.1:{server.port}/admin/lrp_celery"
     calls, board = f"{app}/call", f"{app}/hourlyrollup"
     parked = story.calls["parked"].pk
-    pictures: list[tuple[str, str, dict[str, Any], bool]] = [
-        ("admin-list", f"{calls}/", {"viewport": {"width": 1280, "height": 860}}, False),
-        ("admin-detail", f"{calls}/{parked}/change/", {"viewport": {"width": 1280, "height": 900}}, True),
-        ("admin-list-dark", f"{calls}/", {"viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"}, False),
-        (
-            "admin-detail-dark",
-            f"{calls}/{story.calls['patient'].pk}/change/",
-            {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
-            True,
-        ),
-        ("admin-list-narrow", f"{calls}/", {"viewport": {"width": 420, "height": 860}}, False),
-        ("admin-detail-narrow", f"{calls}/{parked}/change/", {"viewport": {"width": 420, "height": 900}}, True),
-    ]
-    boards: list[tuple[str, str, dict[str, Any], bool]] = [
-        ("admin-dashboard", f"{board}/", {"viewport": {"width": 1280, "height": 900}}, True),
-        (
-            "admin-dashboard-dark",
-            f"{board}/?over=7d",
-            {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
-            True,
-        ),
-        ("admin-dashboard-narrow", f"{board}/", {"viewport": {"width": 420, "height": 900}}, True),
-    ]
-    published = {"admin-list", "admin-detail", "admin-dashboard"}
+    pages = [("list", f"{calls}/", False), ("detail", f"{calls}/{parked}/change/", True)]
+    pictures = [picture for page in pages for picture in in_each_look(*page)]
+    boards = in_each_look("dashboard", f"{board}/", whole=True)
     folder.mkdir(parents=True, exist_ok=True)
     with chromium(path) as browse:
         for name, url, options, whole in [*pictures, *boards]:
-            if (name, url, options, whole) == boards[0]:
+            if name == boards[0][0]:
                 # Only now: the list shows a quieter day.
                 story.dashboard()
-            if folder == PICTURES and name not in published:
+            if folder == PICTURES and name.endswith(NARROW):
                 continue
             target = folder / f"{name}.png"
 
