@@ -149,6 +149,30 @@ def test_whoever_has_a_single_right_finds_its_button_alone(look, name):
     assert look(use, user=vera) == [f"{OFFERS[name].label}…"]
 
 
+#: By action: whether it is for open calls.
+FOR_OPEN = {name: name in {"abort_calls", "abort_trees", "resend_calls"} for name in OFFERS}
+
+
+@pytest.mark.parametrize("place", ["list", "page"])
+@pytest.mark.parametrize("who", ["superuser", "a single right"])
+@pytest.mark.parametrize("name", OFFERS)
+def test_each_action_is_done_from_list_and_page_by_whoever_may(look, name, who, place):
+    call = acting.waiting() if FOR_OPEN[name] else acting.ended()
+    label = str(OFFERS[name].label)
+    vera = person("view_call", OFFERS[name].permission) if who == "a single right" else None
+
+    def use(page):
+        if place == "list":
+            page.locator(f'input[name="_selected_action"][value="{call}"]').check()
+        follow(page, page.get_by_role("button", name=f"{label}…", exact=True))
+        follow(page, page.locator(".lrp-act button[type=submit]"))
+        return page.inner_text(".messagelist")
+
+    assert label in look(use, page_of(call) if place == "page" else LIST, user=vera)
+    done = ActionLog.objects.get(call_id=call)
+    assert done.by == ("vera" if vera else "ada")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_that_asks_fits_and_is_clean_in_both_themes(look, scheme):
     failed = [acting.ended() for _ in range(2)]
