@@ -4,6 +4,7 @@ import json
 import re
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import django
 import pytest
@@ -688,36 +689,25 @@ def test_time_is_told_to_whoever_acts_on_what_is_not_due(ada):
 # --- Django's own change-form actions
 
 
-class WithMore(CallAdmin):
-    """An admin with an action for pages of calls, one for lists, and one of ours for lists alone."""
+@pytest.fixture
+def with_more(monkeypatch):
+    """Actions for pages of calls alone, for lists alone, and one of ours that is now for lists alone."""
+    location: Any = getattr(admin.options, "ActionLocation", None)
+    action: Any = admin.action
 
-    actions = (*CallAdmin.actions, "praise", "shuffle")
-
-
-if hasattr(admin.options, "ActionLocation"):
-    Location = admin.options.ActionLocation
-
-    @admin.action(description="Praise this %(verbose_name)s", location=Location.CHANGE_FORM)
+    @action(description="Praise this %(verbose_name)s", location=location.CHANGE_FORM)
     def praise(self, request, queryset):
         self.message_user(request, f"praised: {', '.join(call.pk for call in queryset)}")
 
-    @admin.action(description="Shuffle", location=Location.CHANGE_LIST)
+    @action(description="Shuffle", location=location.CHANGE_LIST)
     def shuffle(self, request, queryset): ...
 
-    @admin.action(permissions=["handle"], description="Mark", location=Location.CHANGE_LIST)
+    @action(permissions=["handle"], description="Mark", location=location.CHANGE_LIST)
     def handle_calls(self, request, queryset): ...
 
-    for action in (praise, shuffle, handle_calls):
-        setattr(WithMore, action.__name__, action)
-
-
-@pytest.fixture
-def with_more():
-    admin.site.unregister(Call)
-    admin.site.register(Call, WithMore)
-    yield
-    admin.site.unregister(Call)
-    admin.site.register(Call, CallAdmin)
+    for each in (praise, shuffle, handle_calls):
+        monkeypatch.setattr(CallAdmin, each.__name__, each, raising=False)
+    monkeypatch.setattr(CallAdmin, "actions", (*CallAdmin.actions, "praise", "shuffle"))
 
 
 @pytest.mark.skipif(django.VERSION < (6, 1), reason="Django has no actions for single pages before 6.1")
