@@ -22,7 +22,7 @@ from django_app.stores.tables import array_literal, execute
 from lrp_celery.tracking.folding import PlainRun
 
 #: Fewer calls than this are cheaper counted together with others, later.
-_MANY: Final = 20
+_MANY: Final = 8
 _MICROSECOND: Final = timedelta(microseconds=1)
 _BEGAN: Final = "STATEMENT_TIMESTAMP() - news.began * INTERVAL '1 microsecond'"
 _ENDED: Final = "STATEMENT_TIMESTAMP() - news.ended * INTERVAL '1 microsecond'"
