@@ -19,14 +19,13 @@ django.setup()
 
 from django.db import connection, connections, transaction  # noqa: E402
 
-from lrp_celery import LrpError, ResultTimeout, calls  # noqa: E402
+from lrp_celery import calls  # noqa: E402
 from lrp_celery.core.ids import new_id  # noqa: E402
 from tests.chaos import ledger, work  # noqa: E402
 from tests.chaos.courier import Courier  # noqa: E402
+from tests.chaos.onlooker import RECENT, look_back  # noqa: E402
 from tests.integration.app import app  # noqa: E402
 
-#: How many of its last calls it remembers, to look at them and to abort them.
-RECENT = 12
 RACERS = 8
 
 
@@ -98,18 +97,7 @@ class Caller:
     def _look_back(self) -> None:
         task, call_id = self._chance.choice(self._recent)
         try:
-            if task is work.stoppable and self._chance.random() < 0.8:
-                ledger.write("asked", call_id)
-                task.abort(call_id, "enough")
-            if self._chance.random() < 0.3:
-                ledger.write("got", call_id, value=task.get_result(call_id, wait=0.2))
-            snapshot = calls.get(call_id)
-            if snapshot is not None:
-                ledger.write("saw", call_id, status=snapshot.status.value)
-        except ResultTimeout:
-            pass
-        except (LrpError, ValueError) as error:
-            ledger.write("told", call_id, error=type(error).__name__)
+            look_back(self._chance, task, call_id, calls.get, is_stoppable=task is work.stoppable)
         except Exception:
             connection.close()
 

@@ -12,12 +12,11 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from lrp_celery import HttpProcedure, LrpError, ResultTimeout
+from lrp_celery import HttpProcedure, LrpError
 from lrp_celery.core.ids import new_id
 from tests.chaos import ledger, work
+from tests.chaos.onlooker import RECENT, look_back
 
-#: How many of its last calls it remembers, to look at them and to abort them.
-RECENT = 12
 RACERS = 4
 HEADERS = {"Authorization": "Bearer ada"}
 STOPPABLE = "tests.chaos.stoppable"
@@ -60,19 +59,7 @@ class RemoteCaller:
     def _look_back(self) -> None:
         name, call_id = self._chance.choice(self._recent)
         procedure = self._procedures[name]
-        try:
-            if name == STOPPABLE and self._chance.random() < 0.8:
-                ledger.write("asked", call_id)
-                procedure.abort(call_id, "enough")
-            if self._chance.random() < 0.3:
-                ledger.write("got", call_id, value=procedure.get_result(call_id, wait=0.2))
-            snapshot = procedure.get_call(call_id)
-            if snapshot is not None:
-                ledger.write("saw", call_id, status=snapshot.status.value)
-        except ResultTimeout:
-            pass
-        except (LrpError, ValueError) as error:
-            ledger.write("told", call_id, error=type(error).__name__)
+        look_back(self._chance, procedure, call_id, procedure.get_call, is_stoppable=name == STOPPABLE)
 
 
 def main(seed: int, pause: float, url: str) -> None:
