@@ -179,11 +179,10 @@ class CallActions(CallModelAdmin):
 
     def _selected(self, request: HttpRequest, name: str, *, on_page: bool) -> HttpResponse:
         """Act on what is ticked; on all that match if nothing is, but never on simply everything."""
-        action = self._action(request, name, on_page=on_page)
         if ticked := request.POST.getlist(ACTION_CHECKBOX_NAME):
             # Those that do not match any more are still what was meant.
             known = [call_id for call_id in ticked if clean(call_id) == call_id]
-            return action(self.calls_for(request).filter(pk__in=known))
+            return self._take(request, name, self.calls_for(request).filter(pk__in=known), on_page=on_page)
         if on_page:
             raise BadRequest("This is for the page of a call, and names none.")
         try:
@@ -193,20 +192,16 @@ class CallActions(CallModelAdmin):
         if not (listed.has_active_filters or listed.query):
             self.message_user(request, _("Tick calls, or filter the list first."), messages.WARNING)
             return HttpResponseRedirect(request.get_full_path())
-        return action(cast("CallQuerySet", listed.get_queryset(request)))
+        return self._take(request, name, cast("CallQuerySet", listed.get_queryset(request)), on_page=on_page)
 
-    def _action(self, request: HttpRequest, name: str, *, on_page: bool) -> Callable[[CallQuerySet], HttpResponse]:
-        """Return what the action does with calls: a subclass may have one of its own under this name."""
+    def _take(self, request: HttpRequest, name: str, calls: CallQuerySet, *, on_page: bool) -> HttpResponse:
+        """Let an action do what it does with calls: a subclass may have one of its own under this name."""
         found: Any = self._offered(request, on_page=on_page)[name]
         # A tuple until Django 6.0, an `Action` from 6.1 on.
         function = found[0] if isinstance(found, tuple) else found.func
-
-        def do(calls: CallQuerySet) -> HttpResponse:
-            back = self._back(request, list(calls[:2]))
-            # As in Django: an action that returns nothing leads back to where it was asked for.
-            return cast("HttpResponse", function(self, request, calls) or HttpResponseRedirect(back))
-
-        return do
+        answer: HttpResponse | None = function(self, request, calls)
+        # As in Django: an action that returns nothing leads back to where it was asked for.
+        return answer or HttpResponseRedirect(self._back(request, list(calls[:2])))
 
     def confirm(self, request: HttpRequest, offer: Offer, calls: CallQuerySet) -> HttpResponse:
         """Show what would be done to `calls`, and ask."""

@@ -77,14 +77,14 @@ def facts_for(
     `open_by_root`: how many calls are open below their roots, for whoever has counted them.
     """
     wanted = {offer.name for offer in offers}
+    if open_by_root is None:
+        open_by_root = _open_by_root(calls, source) if ABORT_TREE.name in wanted and calls else {}
     return Facts(
         now=timezone.now(),
         with_message=with_message(calls, source.db) if wanted & {RERUN.name, RESEND.name} else frozenset(),
         procedures=_procedures(calls) if RERUN.name in wanted else frozenset(),
         tasks=_tasks(calls) if RERUN.name in wanted else frozenset(),
-        open_by_root=_open_by_root(calls, source)
-        if open_by_root is None and ABORT_TREE.name in wanted and calls
-        else open_by_root or {},
+        open_by_root=open_by_root,
     )
 
 

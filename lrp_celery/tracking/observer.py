@@ -223,7 +223,7 @@ def crashed(tracking: Tracking, task: Any, call_id: str, request: Any, exception
                 call_id=call_id,
                 turn=messages.turn_of(get),
                 facts=_facts(task.name, get, summary="") if tracking.selection.has(task.name) else None,
-                run=_foreign_run(request.get),
+                run=_foreign_run(get),
                 outcome=_internal_error(facts),
             )
         )
