@@ -12,7 +12,6 @@ from operator import attrgetter
 from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils.asyncio import async_unsafe
 
 from django_app.clock import NOW, clock_function
 from django_app.stores import many, rows
@@ -59,7 +58,7 @@ def insert(connection: BaseDatabaseWrapper, report: Enqueued, facts: CallFacts) 
         if known[name] is not None:
             known[name] = connection.ops.adapt_datetimefield_value(known[name])
     params = [known[each] if type(each) is _Name else each for each in statement.params]
-    return _run(connection, statement.text, params)
+    return rows.calls.inserted(connection, statement.text, params)
 
 
 def insert_many(connection: BaseDatabaseWrapper, reports: Sequence[Enqueued]) -> None:
@@ -82,19 +81,3 @@ def _written(connection: BaseDatabaseWrapper) -> _Statement:
     named = {name: Sql("%s", [_Name(name)]) for name in ("call_id", *TOLD)}
     text, params = rows.calls.insertion(connection, {**_as_made(), **named})
     return _Statement(text, tuple(params))
-
-
-def _run(connection: BaseDatabaseWrapper, statement: str, params: Sequence[Any]) -> bool:
-    if getattr(connection, "lrp_celery_owns", False):
-        return _run_on_ours(connection, statement, params) == 1
-    return rows.calls.inserted(connection, statement, list(params))
-
-
-@async_unsafe
-def _run_on_ours(connection: Any, statement: str, params: Sequence[Any]) -> int:
-    """Run it on one cursor, which is kept: to make one costs a third of what the statement does."""
-    kept = vars(connection).get("lrp_celery_cursor")
-    if kept is None or kept.connection is not connection.connection:
-        kept = vars(connection)["lrp_celery_cursor"] = connection.connection.cursor()
-    with connection.wrap_database_errors:
-        return int(kept.execute(statement, params).rowcount)

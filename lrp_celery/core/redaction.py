@@ -72,6 +72,7 @@ class Redactor:
         self._extended: dict[tuple[str, ...], Redactor] = {}
         self._patterns = compiled(tuple(_bare(pattern) for pattern in patterns))
         self._in_text = _assignments(patterns)
+        self._words = _words(patterns)
         self._decided: dict[str, bool] = {}
         self._display = _Display(self)
 
@@ -174,8 +175,16 @@ class Redactor:
         return self._without_assignments(text)
 
     def _without_assignments(self, text: str) -> str:
-        # The search for keys is dear, and most texts assign nothing.
-        return self._in_text.sub(rf"\g<key>{REDACTED}", text) if "=" in text or ":" in text else text
+        return self._in_text.sub(rf"\g<key>{REDACTED}", text) if self._may_assign(text) else text
+
+    def _may_assign(self, text: str) -> bool:
+        """Whether the search for keys, which is dear, could find any: most texts name none."""
+        if "=" not in text and ":" not in text:
+            return False
+        if self._words is None or not text.isascii():
+            return True
+        bare = _bare(text)
+        return any(word in bare for word in self._words)
 
     def _nested(self, value: object, depth: int = 0) -> Iterator[str]:
         if depth > _DEEPEST:
@@ -271,6 +280,13 @@ def _assignments(patterns: Sequence[str]) -> re.Pattern[str]:
     plain = r"""(?:(?:bearer|basic|token|digest)\s+)?[^\s,;&'")}\]\[{]+"""
     value = rf"(?!{re.escape(REDACTED)})(?:{quoted}|{enclosed}|{plain})"
     return re.compile(rf"""(?P<key>(?:{keys})["']?\s{{0,8}}[=:]\s{{0,8}}){value}""", re.IGNORECASE | re.DOTALL)
+
+
+def _words(patterns: Sequence[str]) -> tuple[str, ...] | None:
+    """Return what a text in ASCII must have, spelled barely, for a key to be in it; None: that cannot be told."""
+    # Regardless of case some letters of other alphabets equal one of ASCII.
+    bare = {_bare(pattern.strip("*")) for pattern in patterns} - {""}
+    return tuple(bare) if all(map(str.isascii, bare)) else None
 
 
 def _key_in_text(pattern: str) -> str:

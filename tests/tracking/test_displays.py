@@ -1,9 +1,13 @@
 """How calls are shown whose publisher says how, and those that pass on the arguments of another task."""
 
+from typing import NamedTuple
+
 import pytest
 from celery import Celery, chain
 from celery.signals import after_task_publish
 from celery.utils.saferepr import saferepr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lrp_celery.core.redaction import REDACTED, Redactor
 from lrp_celery.tracking import MemoryTrackingStore, displays, messages
@@ -11,6 +15,13 @@ from lrp_celery.tracking.displays import Arguments
 from lrp_celery.tracking.recorder import SyncRecorder
 from lrp_celery.tracking.signals import connect
 from lrp_celery.tracking.tracking import Tracking, install, uninstall
+
+
+class Pair(NamedTuple):
+    """Python and Celery show it differently."""
+
+    first: int
+    second: str
 
 
 class Known:
@@ -84,10 +95,25 @@ def test_texts_that_celery_made_itself_are_not_the_publishers(known):
 
 @pytest.mark.parametrize(
     "value",
-    [(), {}, (1,), (1, -2.5, None, True), (10**400,), (float("inf"), 1e300), ("it's", 'a"b'), ([1],) * 11, {"a": 1}],
+    [
+        *((), {}, (1,), (1, -2.5, None, True), (10**400,), (float("inf"), 1e300), ("it's", 'a"b'), ([1],) * 11),
+        *({"a": 1}, {"a": "b", "c": None}, {"a": "it's"}, {"a": {"b": "c"}}, {"a": "x" * 2000}, ("x" * 400,) * 3),
+        *(("x" * 1020,), ("x" * 1019,), ("x" * 1021, 1), {"a": "x" * 1015}, {"a": "x" * 1016, "b": 1}),
+        *(("back\\slash", "new\nline", "tab\t", "\x00", "é", "\u2028", "\ud800"), {"é": "ß"}, Pair(1, "b")),
+        *({str(n): n for n in range(number)} for number in (9, 10, 11)),
+    ],
 )
 def test_what_we_say_that_celery_would_say_is_that(known, value):
     assert displays.celerys_own(known.app, "args", value) == saferepr(value, 1024, maxlevels=3)
+
+
+_APP = Celery("displays", set_as_current=False)
+_PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=1100)
+
+
+@given(st.lists(_PLAIN, max_size=11).map(tuple) | st.dictionaries(st.text(max_size=20), _PLAIN, max_size=11))
+def test_what_we_say_of_plain_arguments_is_what_celery_says(value):
+    assert displays.celerys_own(_APP, "kwargs", value) == saferepr(value, 1024, maxlevels=3)
 
 
 def test_a_text_of_the_publisher_is_bounded_cleaned_and_redacted(known):
