@@ -354,6 +354,27 @@ MUTANTS = [
         "tests/tracking/test_displays.py",
     ),
     Mutant(
+        "redaction: a key of other letters is overlooked",
+        "lrp_celery/core/redaction.py",
+        "        if self._words is None or not text.isascii():\n",
+        "        if self._words is None:\n",
+        "tests/core/test_redaction.py",
+    ),
+    Mutant(
+        "publish: what the call before followed from is not asked again",
+        "lrp_celery/tracking/stencils.py",
+        "self.options == options and self.origin == _origin(self.task)",
+        "self.options == options",
+        "tests/procedures/test_stencils.py",
+    ),
+    Mutant(
+        "publish: a call inside of a task is made like one outside",
+        "lrp_celery/tracking/stencils.py",
+        "task.app.current_worker_task is None and _is_plain(task)",
+        "_is_plain(task)",
+        "tests/procedures/test_stencils.py",
+    ),
+    Mutant(
         "publish: one that succeeds after a failure is not told of",
         "lrp_celery/tracking/observer.py",
         "        if isinstance(call_id, str) and unpublished.remove(call_id):\n",

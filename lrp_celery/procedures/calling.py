@@ -15,9 +15,11 @@ from lrp_celery.procedures.publishing import send_or_leave
 from lrp_celery.procedures.runtime import Runtime
 from lrp_celery.tracking import messages
 from lrp_celery.tracking.callstore import CallStore
+from lrp_celery.tracking.holding import StandIn
 from lrp_celery.tracking.owned import Order, Terms
 from lrp_celery.tracking.record import CallRecord
 from lrp_celery.tracking.reports import CallFacts
+from lrp_celery.tracking.stencils import publish_alike
 
 _IGNORE_RESULT: Final = "ignore_result"
 
@@ -71,14 +73,16 @@ class Calling:
         facts = self._facts(envelope.headers.get, envelope.options.get("routing_key"), summary)
         return Order(call_id=self._call_id, facts=facts, terms=self._terms, message=message), envelope
 
-    def _publish(self, args: list[Any], kwargs: dict[str, Any], producer: Any) -> None:
-        celery = dict(self._options.celery)
-        headers = {**(celery.pop("headers", None) or {}), messages.OWNED: 0}
-        # Else Celery's result backend would subscribe to a result for which nobody here can ever ask it.
-        celery[_IGNORE_RESULT] = True
-        self._task.apply_async(
-            args, kwargs, task_id=self._call_id, producer=producer, headers=headers, serializer="json", **celery
-        )
+    def _publish(self, args: list[Any], kwargs: dict[str, Any], stand_in: StandIn) -> None:
+        celery = self._options.celery
+        options = {
+            **celery,
+            "headers": {**(celery.get("headers") or {}), messages.OWNED: 0},
+            # Else Celery's result backend would subscribe to a result for which nobody here can ever ask it.
+            _IGNORE_RESULT: True,
+            "serializer": "json",
+        }
+        publish_alike(self._task, self._call_id, args, kwargs, options, stand_in)
 
     def _facts(self, get: Callable[[str], Any], queue: str | None, summary: str) -> CallFacts:
         facts = messages.facts_of(get, self._task.name, queue=queue, summary=summary)

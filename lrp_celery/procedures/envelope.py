@@ -10,6 +10,7 @@ from typing import Any, Final
 from kombu.utils.json import dumps, loads
 
 from lrp_celery.core.errors import ConfigurationError
+from lrp_celery.tracking.holding import StandIn
 from lrp_celery.tracking.messages import OWNED
 
 #: A connection of the pool may have broken since it was used: then once more on a new one.
@@ -74,7 +75,7 @@ class Envelope:
         return {"body": body, "declare": queues, "retry": True, "retry_policy": dict(_ONCE_MORE), **self.options}
 
 
-def capture(publish: Callable[[Any], Any]) -> Envelope:
+def capture(publish: Callable[[StandIn], Any]) -> Envelope:
     """Return the message that `publish(producer)` would have sent; nothing goes out.
 
     Celery's signals around publishing are sent all the same: what their receivers write into
@@ -87,8 +88,8 @@ def capture(publish: Callable[[Any], Any]) -> Envelope:
     return catcher.envelope
 
 
-class _Catcher:
-    """Stands in for a producer, and keeps the first message: an event about it may follow."""
+class _Catcher(StandIn):
+    """Keeps the first message: an event about it may follow."""
 
     def __init__(self) -> None:
         self.envelope: Envelope | None = None

@@ -26,6 +26,7 @@ _MOST_SHOWN: Final = 20
 _FEW: Final = 10
 _PLAIN: Final = frozenset({float, bool, type(None)})
 _LONGEST: Final = 64
+_ORDERED: Final = frozenset({tuple, list})
 _MOST_SEARCHED: Final = 1000
 
 
@@ -176,7 +177,7 @@ def _is_plain(value: Any) -> bool:
     kind = type(value)
     if kind is dict:
         return len(value) <= _FEW and all(map(_is_literal, value)) and all(map(_is_literal, value.values()))
-    return kind is tuple and len(value) <= _FEW and all(map(_is_literal, value))
+    return kind in _ORDERED and len(value) <= _FEW and all(map(_is_literal, value))
 
 
 def _is_literal(value: Any) -> bool:

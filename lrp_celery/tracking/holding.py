@@ -1,6 +1,6 @@
 """Messages that are held back: made as Celery makes them, so that their rows can be written first.
 
-A `Holder` takes the place of a producer. Celery routes a call, makes its message and sends the
+A `StandIn` takes the place of a producer; a `Holder` is one for many messages. Celery routes a call, makes its message and sends the
 signal `before_task_publish` as ever; what it then would have published is kept, and what it
 would have done after that is done once the message is out (`sending`).
 """
@@ -52,6 +52,22 @@ class Sketch:
     options: Mapping[str, Any]
 
 
+class StandIn:
+    """Is given to Celery for a producer, and publishes nothing."""
+
+    sketches = False
+    """Whether `sketch` is wanted of the next message."""
+    sketch: Sketch | None = None
+
+    def hold(self, send: Callable[[Any], Any], name: str, message: Any, options: Mapping[str, Any]) -> None:
+        """Do what Celery does before it publishes a message, by `send(self)`."""
+        if self.sketches:
+            # Receivers of the signal write into what there is.
+            around = dict(message.body[2]) if isinstance(message.body, tuple) else {}
+            self.sketch = Sketch(name, deepcopy(message.headers), dict(message.properties), around, options)
+        send(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A message that is ready to go out."""
@@ -76,7 +92,7 @@ class Held:
         return str(self.headers.get("id") or self.body["id"])
 
 
-class Holder:
+class Holder(StandIn):
     """Stands in for `producer`, and keeps what is published through it.
 
     A body that cannot be encoded raises at once, as it would be if it went out.
@@ -84,9 +100,6 @@ class Holder:
 
     def __init__(self, app: Any, producer: Any) -> None:
         self.held: list[Held] = []
-        self.sketches = False
-        """Whether `sketch` is wanted of the next message."""
-        self.sketch: Sketch | None = None
         self._app = app
         self._producer = producer
         self._tracking = tracking_of(app)
@@ -97,18 +110,14 @@ class Holder:
         return getattr(self._producer, name)
 
     def hold(self, send: Callable[[Any], Any], name: str, message: Any, options: Mapping[str, Any]) -> None:
-        """Do what Celery does before it publishes a message, and no more."""
+        """Do what Celery does before it publishes a message, and no more; its call is asked for here and now."""
         tracking = self._tracking
         if tracking is not None and messages.HEADER not in message.headers and tracking.selection.has(name):
             # All of them are asked for here and now; to find out where anew for each is dear.
             message.headers[messages.HEADER] = self._stamp
-        if self.sketches:
-            # Receivers of the signal write into what there is.
-            around = dict(message.body[2]) if isinstance(message.body, tuple) else {}
-            self.sketch = Sketch(name, deepcopy(message.headers), dict(message.properties), around, options)
         self._message = name, message
         try:
-            send(self)
+            super().hold(send, name, message, options)
         except _Kept:
             return
         finally:
@@ -130,4 +139,4 @@ class _Kept(BaseException):
     """Takes Celery out of a publish; what follows in it is for when the message is out."""
 
 
-__all__: Final[Sequence[str]] = ["Held", "Holder", "Sketch", "gathered", "gathering"]
+__all__: Final[Sequence[str]] = ["Held", "Holder", "Sketch", "StandIn", "gathered", "gathering"]

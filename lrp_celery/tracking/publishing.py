@@ -17,7 +17,7 @@ from typing import Any, Final
 from celery._state import get_current_app
 from celery.app.amqp import AMQP
 
-from lrp_celery.tracking.holding import Holder
+from lrp_celery.tracking.holding import StandIn
 
 #: Called as (send, producer, Celery's task message) instead of `send(producer)`; it may call that, or not.
 Diversion = Callable[[Callable[[Any], Any], Any, Any], Any]
@@ -103,7 +103,7 @@ def watch_failures(on_failure: OnFailure) -> None:
         def send_task_message(producer: Any, name: str, message: Any, *args: Any, **kwargs: Any) -> Any:
             token = _app.set(self.app)
             try:
-                if isinstance(producer, Holder):
+                if isinstance(producer, StandIn):
                     return producer.hold(lambda to: send(to, name, message, *args, **kwargs), name, message, kwargs)
                 diversion = _diversion.get()
                 if diversion is None:

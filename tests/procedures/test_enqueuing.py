@@ -13,7 +13,7 @@ from kombu.exceptions import EncodeError, OperationalError
 from lrp_celery import CallIdConflict, CallStatus, ConfigurationError, LrpCelery, PublishFailed, calls, procedure
 from lrp_celery.procedures import publishing
 from lrp_celery.tracking import MemoryTrackingStore
-from lrp_celery.tracking.stencils import Stencils
+from lrp_celery.tracking.stencils import Stencil
 
 
 class Desk:
@@ -390,7 +390,7 @@ def test_the_async_twin_does_the_same(desk):
 
 def test_only_the_first_of_many_alike_goes_the_long_way(desk, monkeypatch):
     cut = []
-    honest = Stencils._cut
-    monkeypatch.setattr(Stencils, "_cut", lambda self, *args: cut.append(1) or honest(self, *args))
+    honest = Stencil.send
+    monkeypatch.setattr(Stencil, "send", lambda self, *args: cut.append(1) or honest(self, *args))
     calls.enqueue_many(desk.add.s(n) for n in range(10))
     assert len(cut) == 9

@@ -111,7 +111,11 @@ _APP = Celery("displays", set_as_current=False)
 _PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=1100)
 
 
-@given(st.lists(_PLAIN, max_size=11).map(tuple) | st.dictionaries(st.text(max_size=20), _PLAIN, max_size=11))
+@given(
+    st.lists(_PLAIN, max_size=11)
+    | st.lists(_PLAIN, max_size=11).map(tuple)
+    | st.dictionaries(st.text(max_size=20), _PLAIN, max_size=11)
+)
 def test_what_we_say_of_plain_arguments_is_what_celery_says(value):
     assert displays.celerys_own(_APP, "kwargs", value) == saferepr(value, 1024, maxlevels=3)
 
