@@ -326,6 +326,13 @@ MUTANTS = [
         "tests/django_app/test_admin_list.py outlived_its_time",
     ),
     Mutant(
+        "removal: whoever means an earlier call of the id reaches the next",
+        "lrp_celery/tracking/owned.py",
+        "    return generation is not None and generation != record.generation\n",
+        "    return False\n",
+        "tests/http/test_rights.py meanwhile",
+    ),
+    Mutant(
         "redaction: keys are not hidden",
         "lrp_celery/core/redaction.py",
         "        decided = self._decided.get(key)\n",

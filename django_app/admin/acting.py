@@ -96,7 +96,7 @@ def _is_at_once(offer: Offer, call: Call) -> bool:
 
 
 def _abort(call: Call, deeds: Deeds, wish: Wish) -> Result:
-    return _aborted(call, deeds.abort(call.pk, reason=wish.reason, force=wish.force))
+    return _aborted(call, deeds.abort(call.pk, reason=wish.reason, force=wish.force, generation=call.generation))
 
 
 def _abort_tree(call: Call, deeds: Deeds, wish: Wish) -> Result:
@@ -145,7 +145,7 @@ def _handle(call: Call, deeds: Deeds, wish: Wish) -> Result:
 
 
 def _remove(call: Call, deeds: Deeds, wish: Wish) -> Result:
-    if not deeds.remove(call.pk):
+    if not deeds.remove(call.pk, generation=call.generation):
         return Result(call=call, level=Level.SKIPPED, words=_("it is gone"))
     return Result(call=call, level=Level.CONFIRMED, words=_("removed"), entry=f"{REMOVED.capitalize()}.")
 

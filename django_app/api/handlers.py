@@ -115,7 +115,7 @@ def abort(asked: Asked) -> HttpResponse:
     """Ask for the end of a call; whoever may not is told so only if they see it."""
     record = _mine(asked, "abort_call")
     if record is not None:
-        _deeds(asked).abort(record.call_id, reason=asked.body.get("reason"))
+        _deeds(asked).abort(record.call_id, reason=asked.body.get("reason"), generation=record.generation)
     return as_json({"id": asked.path["id"]}, status=202, headers={"Cache-Control": "no-store"})
 
 
@@ -130,11 +130,15 @@ def remove(asked: Asked) -> HttpResponse:
 
 
 def _forget(asked: Asked, record: CallRecord, *, when_settled: bool) -> None:
+    """Forget just this call: its id may have passed to somebody else's meanwhile."""
+    deeds, generation = _deeds(asked), record.generation
     try:
         if not asked.visitor.owns(record):
-            _deeds(asked).remove(record.call_id, when_settled=when_settled)
+            deeds.remove(record.call_id, when_settled=when_settled, generation=generation)
+            return
         # Callers remove each of their calls: that is no news for the record of who did what.
-        elif not _deeds(asked).runtime.callers.remove(record.call_id, when_settled=when_settled) and not when_settled:
+        is_gone = deeds.runtime.callers.remove(record.call_id, when_settled=when_settled, generation=generation)
+        if not is_gone and not when_settled:
             raise CallPending(call_id=record.call_id)  # noqa: TRY301 - as the other branch does
     except CallPending:
         detail = "Wait for its result, abort it, or send ?when=settled to have it forgotten then."

@@ -50,10 +50,12 @@ class Deeds:
         reason: str | None = None,
         tree: bool = False,
         force: bool = False,
+        generation: int | None = None,
         until: float = math.inf,
     ) -> list[Action]:
         """Ask for the end of a call, and with `tree` of its open descendants; return what came of each that is known.
 
+        `generation`: which of the calls that have had the id is meant; None: whichever has it now.
         `until`: from then on, by the monotonic clock, the rest is left alone.
         """
         request = AbortRequest(reason=bounded(reason), by=name_of_user(self.by), force=force)
@@ -67,7 +69,7 @@ class Deeds:
             if time.monotonic() >= until:
                 done.append(self._action(Deed.ABORT, each, LEFT))
                 continue
-            outcome = stopping.stop(each)
+            outcome = stopping.stop(each, generation if each == call_id else None)
             if outcome is not None:
                 done.append(self._action(Deed.ABORT, each, outcome, request.reason))
                 self.runtime.log(done[-1])
@@ -114,14 +116,15 @@ class Deeds:
         self._log_after_commit(self._action(Deed.HANDLE, call_id, HANDLED, bounded(reason)))
         return True
 
-    def remove(self, call_id: str, *, when_settled: bool = False) -> bool:
+    def remove(self, call_id: str, *, when_settled: bool = False, generation: int | None = None) -> bool:
         """Forget an ended call, an open one once it has ended if `when_settled`; False: it is unknown.
 
-        `CallPending` if it is open, without `when_settled`.
+        `CallPending` if it is open, without `when_settled`. `generation` as for `abort`.
         """
-        if self.runtime.callers.look(call_id) is None:
+        record = self.runtime.callers.look(call_id)
+        if record is None or generation not in {None, record.generation}:
             return False
-        is_gone = self.runtime.callers.remove(call_id, when_settled=when_settled)
+        is_gone = self.runtime.callers.remove(call_id, when_settled=when_settled, generation=record.generation)
         if not is_gone and not when_settled:
             raise CallPending(call_id=call_id)
         outcome = REMOVED if is_gone else REMOVED_LATER

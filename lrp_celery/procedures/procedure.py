@@ -201,9 +201,10 @@ class LongRunningProcedure(Generic[P, R]):
         """
         runtime = runtime_of(self.task.app)
         for store in (runtime.own, runtime.callers):
-            if self._look(store, call_id) is None:
+            known = self._look(store, call_id)
+            if known is None:
                 continue
-            record = store.request_abort(call_id, AbortRequest(reason=reason, by=by))
+            record = store.request_abort(call_id, AbortRequest(reason=reason, by=by, generation=known.generation))
             if record is not None and record.status.is_open:
                 board.tell(call_id, record.run, reason, Reason.ABORTED)
             return
@@ -215,9 +216,11 @@ class LongRunningProcedure(Generic[P, R]):
         an open one is forgotten as soon as it has settled.
         """
         store = runtime_of(self.task.app).callers
-        if self._look(store, call_id) is None:
+        known = self._look(store, call_id)
+        if known is None:
             return
-        if not store.remove(call_id, when_settled=when_settled) and not when_settled:
+        is_gone = store.remove(call_id, when_settled=when_settled, generation=known.generation)
+        if not is_gone and not when_settled:
             raise CallPending(call_id=call_id)
 
     def _look(self, store: CallStore, call_id: str) -> CallRecord | None:

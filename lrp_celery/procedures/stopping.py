@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from lrp_celery.core.clock import SystemClock
 from lrp_celery.core.errors import ConfigurationError
+from lrp_celery.core.values import replace
 from lrp_celery.procedures.aborts import board
 from lrp_celery.procedures.revoking import revoke
 from lrp_celery.procedures.runtime import Runtime
@@ -35,17 +36,20 @@ class Stopping:
         self._runtime = runtime
         self._request = request
 
-    def stop(self, call_id: str) -> str | None:
-        """Ask for the end of one call; return what came of it, None: there is no such call."""
+    def stop(self, call_id: str, generation: int | None = None) -> str | None:
+        """Ask for the end of one call; return what came of it, None: there is no such call.
+
+        `generation`: which of the calls that have had the id is meant; None: whichever has it now.
+        """
         found = self._find(call_id)
-        if found is None:
+        if found is None or generation not in {None, found[1].generation}:
             return None
         store, record = found
         if record.status.is_terminal:
             return TOO_LATE
         if self._request.force:
             self._check_force(store, record)
-        asked = store.request_abort(call_id, self._request)
+        asked = store.request_abort(call_id, replace(self._request, generation=record.generation))
         return self._tell(record, asked) if record.owned else self._revoke(store, record, asked)
 
     def check(self, call_id: str) -> None:

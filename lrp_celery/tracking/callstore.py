@@ -177,8 +177,11 @@ class CallStore(ReportStore, Protocol):
         """
         ...
 
-    def remove(self, call_id: str, *, when_settled: bool = False) -> bool:
-        """Let an ended call read as absent; False: it is open (and is removed once it has ended, if `when_settled`)."""
+    def remove(self, call_id: str, *, when_settled: bool = False, generation: int | None = None) -> bool:
+        """Let an ended call read as absent; False: it is open (and is removed once it has ended, if `when_settled`).
+
+        `generation`: which of the calls that have had the id is meant; None: whichever has it now.
+        """
         ...
 
     def handle(self, call_id: str, by: str | None = None) -> bool:
@@ -450,12 +453,12 @@ class OwningStore(MergingStore):
         fitting = replace(request, reason=bounded(request.reason, MAX_ERROR), by=bounded(request.by, MAX_NAME))
         return self._apply(call_id, lambda found: owned.request_abort(found.record, fitting, found.now))
 
-    def remove(self, call_id: str, *, when_settled: bool = False) -> bool:
+    def remove(self, call_id: str, *, when_settled: bool = False, generation: int | None = None) -> bool:
         """Let an ended call read as absent."""
         require_id(call_id)
 
         def rule(found: Found) -> tuple[Merged | None, bool]:
-            changed = owned.remove(found.record, found.now, when_settled=when_settled)
+            changed = owned.remove(found.record, found.now, when_settled=when_settled, generation=generation)
             return changed.merged, changed.applied
 
         return self._change(call_id, rule)

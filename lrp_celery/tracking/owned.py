@@ -455,11 +455,13 @@ class AbortRequest:
     cause: Reason = Reason.ABORTED
     force: bool = False
     """Whether the process that runs it is to be killed: nothing of its own code runs any more."""
+    generation: int | None = None
+    """Which of the calls that have had the id is meant; None: whichever has it now."""
 
 
 def request_abort(record: CallRecord | None, request: AbortRequest, now: datetime) -> Changed:
     """Ask for the end of a call: at once if no run holds it. The first request counts; an ended call stays as it is."""
-    if record is None or record.is_absent(now) or record.status.is_terminal:
+    if record is None or record.is_absent(now) or record.status.is_terminal or _is_another(record, request.generation):
         return NOTHING
     if record.abort_requested_at is not None:
         is_news = request.force and not record.abort_force and is_held(record)
@@ -488,18 +490,25 @@ def impose(record: CallRecord, settlement: Settlement, now: datetime) -> Merged:
     return ended if ended.record.removed_at is not None else replace(ended, payload=settlement.payload)
 
 
-def remove(record: CallRecord | None, now: datetime, *, when_settled: bool) -> Changed:
+def remove(record: CallRecord | None, now: datetime, *, when_settled: bool, generation: int | None = None) -> Changed:
     """Let an ended call read as absent and blank what it held; an open one only `when_settled`, once it has ended.
 
-    Not applied: it is open.
+    Not applied: it is open. One of another generation than is meant stays as it is: the one that is meant is gone.
     """
     if record is None or record.is_absent(now):
         return Changed(None if record is None or record.removed_at else _tombstone(record, now), applied=True)
+    if _is_another(record, generation):
+        return Changed(None, applied=True)
     if record.status.is_terminal:
         return Changed(_tombstone(record, now), applied=True)
     if when_settled and not record.remove_when_settled:
         return Changed(Merged(replace(record, remove_when_settled=True, updated_at=now)), applied=False)
     return NOTHING
+
+
+def _is_another(record: CallRecord, generation: int | None) -> bool:
+    """Whether the id has passed to another call than the one that is meant."""
+    return generation is not None and generation != record.generation
 
 
 def bury(merged: Merged, now: datetime) -> Merged:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from django_app.api import handlers
 from lrp_celery import CallStatus
 from tests.http import shop
 from tests.http.shop import of, report, send
@@ -125,6 +126,32 @@ def test_whatever_is_asked_in_whatever_way_a_call_of_others_looks_like_an_unknow
     for method, rest in product(("GET", "POST", "DELETE"), ("", "/result", "/abort")):
         compare(headers, method, f"{rest}?procedure=http.guarded")
     assert shop.row(call_id) == before
+
+
+@pytest.mark.parametrize("is_owner", [True, False])
+@pytest.mark.parametrize("name", ["abort", "remove", "remove later"])
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_call_that_gets_the_id_of_another_meanwhile_is_left_alone(
+    client, tokens, monkeypatch, name, is_owner, is_open
+):
+    call_id = shop.ended(report.using(owner="ada", call_id="shared").call("2026-10"))
+    headers = shop.user("ada") if is_owner else shop.user("eve", "abort_call", "remove_call")
+    honest = handlers._attended
+    next_one = []
+
+    def attended(record):
+        report.remove(call_id)
+        report.using(owner="bob", call_id=call_id).call("2026-11")
+        if not is_open:
+            report.abort(call_id)
+        next_one.append(shop.row(call_id))
+        return honest(record)
+
+    monkeypatch.setattr(handlers, "_attended", attended)
+    answer = request(client, name, call_id, headers)
+    assert answer.status_code in {202, 204}, "as for one that is gone"
+    assert [shop.row(call_id)] == next_one
+    assert next_one[0][0]["generation"] == 1
 
 
 def test_whoever_asks_for_a_call_by_an_id_of_others_is_told_the_same_whatever_it_is(client, tokens):

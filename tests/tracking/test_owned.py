@@ -608,6 +608,25 @@ def test_a_call_that_has_begun_does_not_expire_and_nobody_is_called_for_it_in_va
     assert life.claim("b") == "granted"
 
 
+def test_whoever_means_an_earlier_call_of_the_id_does_nothing_to_the_next():
+    life = ended()
+    assert life.remove()
+    assert life.passes(1).call(message="new")
+    assert life.record.generation == 1
+    for _ in range(2):
+        before = life.record
+        assert not life.apply(owned.request_abort(life.known, owned.AbortRequest(generation=0), life.now))
+        for when_settled in (False, True):
+            assert life.apply(owned.remove(life.known, life.now, when_settled=when_settled, generation=0))
+        assert life.record == before
+        assert (
+            life.apply(owned.request_abort(life.known, owned.AbortRequest(generation=1), life.now))
+            is before.status.is_open
+        )
+    assert life.apply(owned.remove(life.known, life.now, when_settled=False, generation=1))
+    assert life.record.removed_at == life.now
+
+
 # --- rule 11: removal -----------------------------------------------------------------
 
 
