@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Model, Q, QuerySet
 
 from django_app.clock import read_clock
@@ -29,7 +30,7 @@ from django_app.conf import options
 from django_app.models import Attempt, Call, HourlyRollup, LogLine, Payload, Worker
 from django_app.querysets import CallQuerySet
 from django_app.rollup import roll_up
-from django_app.stores import counting
+from django_app.stores import counting, rows
 from lrp_celery.core.clock import require_aware
 from lrp_celery.core.errors import ConfigurationError
 from lrp_celery.tracking.callstore import REMEMBERED
@@ -188,16 +189,19 @@ def task_names(alias: str) -> Iterator[str]:
 
 def _chunks(duty: _Duty, alias: str, chunk: int) -> Iterator[int]:
     """Do the duty chunk by chunk; yield how many calls each took."""
-    wanted = duty.calls.order_by(duty.oldest).values_list("pk", flat=True)
-    while True:
-        with _claiming(alias) as claim:
-            ids = list(claim(wanted)[:chunk])
-            if ids:
-                counting.count_these(connections[alias], ids)
-            done = duty.do(ids, alias) if ids else 0
-        if not ids:
-            return
+    while (done := rows.insist(connections[alias], _do_some, duty, chunk)) is not None:
         yield done
+
+
+def _do_some(connection: BaseDatabaseWrapper, duty: _Duty, chunk: int) -> int | None:
+    """Do the duty for one chunk of calls, in a transaction; return how many it took, None: none is left."""
+    wanted, alias = duty.calls.order_by(duty.oldest).values_list("pk", flat=True), connection.alias
+    with _claiming(alias) as claim:
+        ids = list(claim(wanted)[:chunk])
+        if not ids:
+            return None
+        counting.count_these(connection, ids)
+        return duty.do(ids, alias)
 
 
 @contextmanager

@@ -6,22 +6,28 @@ that Django knows of (see `sessions`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.db import Error, InterfaceError, OperationalError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.models import Attempt, Call, LogLine, Payload, Worker
 from django_app.stores.tables import Table
+from django_app.surroundings import is_in_transaction
 from lrp_celery.tracking.record import AttemptOutcome, AttemptRecord, CallRecord
 from lrp_celery.tracking.snapshot import Progress
 from lrp_celery.tracking.status import CallStatus, Reason
+
+T = TypeVar("T")
 
 CALL_COLUMNS: Final = tuple(field.name for field in fields(CallRecord))
 ATTEMPT_COLUMNS: Final = tuple(field.name for field in fields(AttemptRecord))
 #: A snapshot that is out of date, a deadlock: as PostgreSQL and as MySQL call them.
 _CONFLICTS: Final = frozenset({"40001", "40P01", 1020, 1213})
+#: So often it is tried again.
+_MOST_CONFLICTS: Final = 5
 #: A lock that was not got in time.
 _HELD: Final = frozenset({"55P03", 1205})
 _OUTDATED: Final = "0A000"
@@ -72,6 +78,20 @@ def call_values(record: CallRecord) -> dict[str, Any]:
 def attempt_values(attempt: AttemptRecord) -> dict[str, Any]:
     """Return what an `Attempt` row holds of `attempt`."""
     return {name: getattr(attempt, name) for name in ATTEMPT_COLUMNS}
+
+
+def insist(connection: BaseDatabaseWrapper, work: Callable[..., T], *args: Any) -> T:
+    """Run `work(connection, *args)`; again if the database took it back only because another transaction was faster.
+
+    Not inside of somebody's transaction: then it is his that was taken back.
+    """
+    for _ in range(_MOST_CONFLICTS):
+        try:
+            return work(connection, *args)
+        except Error as error:
+            if not is_conflict(error) or is_in_transaction(connection):
+                raise
+    return work(connection, *args)
 
 
 def is_conflict(error: Error) -> bool:

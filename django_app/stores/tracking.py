@@ -339,7 +339,7 @@ class DjangoTrackingStore(OwningStore):
         """Run `work(connection, *args)`; once more if the connection turns out to have been lost."""
         try:
             try:
-                return work(self._session.connection(), *args)
+                return rows.insist(self._session.connection(), work, *args)
             except (OperationalError, InterfaceError, NotSupportedError) as error:
                 if not self._session.failed() and not rows.is_outdated(error):
                     raise
