@@ -11,12 +11,14 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
+from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.clock import NOW, Moment, as_utc, moment_sql
 from django_app.stores import rows
 from django_app.stores.news import CHANNEL
-from django_app.stores.tables import Sql, execute, said
+from django_app.stores.tables import Sql, execute, is_duplicate, may_fail, said
+from lrp_celery.core.ids import is_fresh
 from lrp_celery.core.values import replace
 from lrp_celery.tracking import owned
 from lrp_celery.tracking.owned import Delivery, Terms, Timing
@@ -64,7 +66,13 @@ def place(connection: BaseDatabaseWrapper, fresh: Merged) -> CallRecord | None:
 
     Each of its times was read from the clock a little later than the one before, so the row differs by microseconds.
     """
-    written = _execute(connection, fresh, None, returning="(SELECT updated_at FROM written)").fetchone()
+    is_new, told = is_fresh(fresh.record.call_id) and may_fail(connection), "(SELECT updated_at FROM written)"
+    try:
+        written = _execute(connection, fresh, None, returning=told, is_new=is_new).fetchone()
+    except IntegrityError as error:
+        if not is_duplicate(error):
+            raise
+        return None
     if written is None:
         return None
     values = fresh.record.values()
@@ -107,17 +115,25 @@ def _or_at_deadline(connection: BaseDatabaseWrapper, attend_at: datetime) -> Sql
 
 
 def _execute(
-    connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord | None, *, returning: str | None = None
+    connection: BaseDatabaseWrapper,
+    merged: Merged,
+    replaces: CallRecord | None,
+    *,
+    returning: str | None = None,
+    is_new: bool = False,
 ) -> Any:
-    """Write the row, and if that was written, what is kept beside it; there is one result for it, or none."""
+    """Write the row, and if that was written, what is kept beside it; there is one result for it, or none.
+
+    `is_new`: that there is neither is as good as certain, and else it fails.
+    """
     record = merged.record
     if replaces is None:
-        statement, params = rows.calls.insertion(connection, rows.call_values(record))
+        statement, params = rows.calls.insertion(connection, rows.call_values(record), unless_known=not is_new)
         statement = f"{statement} RETURNING call_id, updated_at"
     else:
         statement, params = _updating(connection, record, replaces, returning="call_id")
     if merged.payload is not None:
-        kept, texts = _keeping(connection, merged.payload)
+        kept, texts = _keeping(connection, merged.payload, is_new=is_new)
         statement, params = f"WITH written AS ({statement}) {kept}", [*params, *texts]
     return execute(connection, statement if returning is None else f"{statement} RETURNING {returning}", params)
 
@@ -141,9 +157,11 @@ def _updating(
     return f"{statement} RETURNING {answers}" if answers else statement, params
 
 
-def _keeping(connection: BaseDatabaseWrapper, payload: Mapping[str, str | None]) -> tuple[str, list[Any]]:
+def _keeping(
+    connection: BaseDatabaseWrapper, payload: Mapping[str, str | None], *, is_new: bool
+) -> tuple[str, list[Any]]:
     texts, params = said(connection, payload.values())
     news = ", ".join(f"{name} = EXCLUDED.{name}" for name in payload)
     table = rows.payloads.quoted(connection)
     insert = f"INSERT INTO {table} (call_id, {', '.join(payload)}) SELECT call_id, {', '.join(texts)} FROM written"
-    return f"{insert} ON CONFLICT (call_id) DO UPDATE SET {news}", params
+    return insert if is_new else f"{insert} ON CONFLICT (call_id) DO UPDATE SET {news}", params

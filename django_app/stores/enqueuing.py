@@ -11,11 +11,13 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Final
 
+from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.clock import NOW, clock_function
 from django_app.stores import many, rows
-from django_app.stores.tables import Sql
+from django_app.stores.tables import Sql, is_duplicate, may_fail
+from lrp_celery.core.ids import is_fresh
 from lrp_celery.tracking.record import Turn
 from lrp_celery.tracking.reports import CallFacts, Enqueued
 from lrp_celery.tracking.steps import new_record
@@ -49,9 +51,10 @@ def insert(connection: BaseDatabaseWrapper, report: Enqueued, facts: CallFacts) 
     """Insert the row of a call, unless its id has one; return whether it was inserted."""
     if not is_new(report) or clock_function(connection) is None:
         return rows.calls.insert(connection, rows.call_values(new_record(report, facts, NOW)))
-    statement = _statements.get(connection.vendor)
+    kind = connection.vendor, is_fresh(report.call_id) and may_fail(connection)
+    statement = _statements.get(kind)
     if statement is None:
-        statement = _statements[connection.vendor] = _written(connection)
+        statement = _statements[kind] = _written(connection, unless_known=not kind[1])
     known = dict(zip(TOLD, _told(facts), strict=True))
     known["call_id"] = report.call_id
     for name in TIMES:
@@ -64,6 +67,14 @@ def insert(connection: BaseDatabaseWrapper, report: Enqueued, facts: CallFacts) 
 def insert_many(connection: BaseDatabaseWrapper, reports: Sequence[Enqueued]) -> None:
     """Insert the rows of calls that are made now, each of which has its facts, unless their ids have rows."""
     told = [dict(zip(TOLD, _told(report.facts), strict=True), call_id=report.call_id) for report in reports]
+    if may_fail(connection) and all(is_fresh(report.call_id) for report in reports):
+        try:
+            many.insert(connection, rows.calls, told, _as_made(), unless_known=False)
+        except IntegrityError as error:
+            if not is_duplicate(error):
+                raise
+        else:
+            return
     many.insert(connection, rows.calls, told, _as_made())
 
 
@@ -74,10 +85,11 @@ def _as_made() -> dict[str, Any]:
 
 
 _told: Final = attrgetter(*TOLD)
-_statements: dict[str, _Statement] = {}
+#: By database, and by whether a key that exists makes it fail.
+_statements: dict[tuple[str, bool], _Statement] = {}
 
 
-def _written(connection: BaseDatabaseWrapper) -> _Statement:
+def _written(connection: BaseDatabaseWrapper, *, unless_known: bool) -> _Statement:
     named = {name: Sql("%s", [_Name(name)]) for name in ("call_id", *TOLD)}
-    text, params = rows.calls.insertion(connection, {**_as_made(), **named})
+    text, params = rows.calls.insertion(connection, {**_as_made(), **named}, unless_known=unless_known)
     return _Statement(text, tuple(params))

@@ -18,13 +18,20 @@ from django_app.stores.tables import Sql, Table, execute, said
 Rows = Sequence[Mapping[str, Any]]
 
 
-def insert(connection: BaseDatabaseWrapper, table: Table, rows: Rows, common: Mapping[str, Any] | None = None) -> None:
+def insert(
+    connection: BaseDatabaseWrapper,
+    table: Table,
+    rows: Rows,
+    common: Mapping[str, Any] | None = None,
+    *,
+    unless_known: bool = True,
+) -> None:
     """Insert rows with the same columns, and with the `common` values, unless their keys exist.
 
-    What is not named gets its default.
+    What is not named gets its default. Not `unless_known`: if a key exists, an `IntegrityError`.
     """
     for some in _portions(connection, rows, common or {}):
-        execute(connection, *_insertion(connection, table, some, common or {}, unless_known=True))
+        execute(connection, *_insertion(connection, table, some, common or {}, unless_known=unless_known))
 
 
 def insert_absent(connection: BaseDatabaseWrapper, table: Table, rows: Rows) -> set[Any]:

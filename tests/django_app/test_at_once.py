@@ -218,3 +218,15 @@ def test_what_follows_a_write_does_not_undo_it(caplog):
     with override_settings(LRP_CELERY={"DATABASE": "default"}):
         current_runtime().after_commit(lambda: 1 // 0)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_id_that_was_just_made_and_has_a_row_all_the_same_keeps_that(store):
+    order = Order(call_id=new_id(), facts=FACTS, terms=Terms(app="a"), message="{}")
+    first = store.insert(order)
+    assert first is not None
+    assert store.insert(replace(order, facts=replace(FACTS, task="u"), message="[]")) is None
+    same(store.look(order.call_id), first)
+    assert store.payload(order.call_id).message == "{}"
+    with transaction.atomic(using=store._session.alias):
+        assert store.insert(order) is None
+        assert store.look(order.call_id).task == "t", "and the transaction goes on"

@@ -4,12 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 from celery import Celery
-from django.db import connections
+from django.db import connections, transaction
 from django.test import override_settings
 
 from django_app.models import Call
-from django_app.stores import DjangoTrackingStore, sessions
+from django_app.stores import DjangoTrackingStore, sessions, tables
 from django_app.stores.sessions import observing_session, own_session
+from lrp_celery.core.ids import new_id
 from lrp_celery.tracking.record import Turn
 from lrp_celery.tracking.reports import CallFacts, Enqueued
 
@@ -89,3 +90,32 @@ def test_only_what_is_observed_does_not_wait_for_the_disk(postgres_alias, monkey
     finally:
         observing.close()
         owning.close()
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True, databases="__all__")
+def test_a_row_of_an_id_that_was_just_made_is_inserted_without_asking_and_stands_all_the_same(alias, monkeypatch):
+    said = []
+    honest = tables.execute
+    monkeypatch.setattr(tables, "execute", lambda *given: said.append(given[1]) or honest(*given))
+    store = DjangoTrackingStore(alias)
+    fresh, given = new_id(), "of-somebody"
+    first = [store.report(Enqueued(call_id=each, facts=FACTS)) for each in (fresh, given)]
+    assert first == [True, True]
+    asks = {"sqlite": [True, True], "postgresql": [False, True], "mysql": [False, False]}
+    assert ["ON CONFLICT" in each for each in said] == asks[connections[alias].vendor]
+    again = [store.report(Enqueued(call_id=each, facts=CallFacts(task="u"))) for each in (fresh, given)]
+    assert again == [False, False]
+    with transaction.atomic(using=alias):
+        assert not store.report(Enqueued(call_id=fresh, facts=FACTS))
+        assert row(alias, fresh)["task"] == "t", "and the transaction goes on"
+
+
+@pytest.mark.services
+@pytest.mark.django_db(transaction=True, databases="__all__")
+def test_of_many_fresh_ids_those_that_have_a_row_after_all_keep_it(alias):
+    store = DjangoTrackingStore(alias)
+    ids = [new_id() for _ in range(3)]
+    store.report(Enqueued(call_id=ids[1], facts=FACTS))
+    store.enqueue_all([Enqueued(call_id=each, facts=CallFacts(task="u")) for each in ids])
+    assert [row(alias, each)["task"] for each in ids] == ["u", "t", "u"]
