@@ -11,7 +11,6 @@ A lock that is free proves that its process is dead, whatever its number belongs
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from lrp_celery.core.locks import is_locked
+from lrp_celery.core.locks import HeldFile, is_held, make_held
 from lrp_celery.procedures.aborts import Board
 from lrp_celery.tracking.status import Reason
 
@@ -37,7 +36,7 @@ class Notices:
         self._folder = folder
         self._board = board
         self._lock = threading.Lock()
-        self._file: int | None = None
+        self._file: HeldFile | None = None
         self._longest = 0
         os.register_at_fork(after_in_child=self._forked)
         board.changed = self.write
@@ -50,16 +49,13 @@ class Notices:
             shown = json.dumps(self._board.runs()).encode()
             self._longest = max(self._longest, len(shown))
             # One write: whoever reads meanwhile sees the old or the new, followed by blanks.
-            os.pwrite(self._file, shown.ljust(self._longest), 0)
+            os.pwrite(self._file.file, shown.ljust(self._longest), 0)
 
-    def _open(self) -> int:
+    def _open(self) -> HeldFile:
         pid = os.getpid()
-        # Made under another name: nobody must find it before it is locked.
-        made = self._folder / f"{pid}.new"
-        file = os.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        # Before the file is there, by which others find the socket.
         hears = self._listening(pid)
-        made.rename(self._folder / f"{pid}.runs")
+        file = make_held(self._folder / f"{pid}.runs")
         threading.Thread(target=self._hear, args=(hears,), name="lrp_celery-aborts", daemon=True).start()
         return file
 
@@ -84,11 +80,7 @@ class Notices:
 
     def _forked(self) -> None:
         self._lock = threading.Lock()
-        if self._file is not None:
-            # A child that a task forks must not keep the lock of a process that has died.
-            with contextlib.suppress(OSError):
-                os.close(self._file)
-            self._file = None
+        self._file = None
         self._longest = 0
 
 
@@ -115,18 +107,18 @@ class Noticeboard:
     def is_dead(self, pid: int) -> bool:
         """Whether the process with this number, of this worker, is gone for sure; False: it lives, or nobody knows."""
         path = self._folder / f"{pid}.runs"
-        return path.exists() and _is_unlocked(path)
+        return path.exists() and not _is_held(path)
 
     def forget(self, pid: int) -> None:
         """Clear away what a dead process left."""
-        for ending in ("runs", "sock", "new"):
+        for ending in ("runs", "sock"):
             (self._folder / f"{pid}.{ending}").unlink(missing_ok=True)
 
     def _living(self) -> Iterator[tuple[int, list[tuple[str, str]]]]:
         now = time.monotonic()
         for path in self._folder.glob("*.runs"):
             pid = int(path.stem)
-            if not _is_unlocked(path):
+            if _is_held(path):
                 self._dead_since.pop(pid, None)
                 with contextlib.suppress(OSError, ValueError):
                     yield pid, [(call_id, run) for call_id, run in json.loads(path.read_bytes() or b"[]")]
@@ -143,15 +135,12 @@ def _send(path: Path, news: bytes) -> bool:
     return False
 
 
-def _is_unlocked(path: Path) -> bool:
+def _is_held(path: Path) -> bool:
+    """Whether its process lives; True also where that cannot be told, or the file has just gone."""
     try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return is_held(path) or not path.exists()
     except OSError:
-        return False
-    try:
-        return not is_locked(file)
-    finally:
-        os.close(file)
+        return True
 
 
 def _is_stopped(pid: int) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from typing import Any, Final
 from celery import signals
 
 from lrp_celery.core.errors import LrpError
+from lrp_celery.core.locks import HeldFile, hold
 from lrp_celery.procedures import declared, revoking
 from lrp_celery.procedures.aborts import Board, board, listen
 from lrp_celery.procedures.brief import Brief
@@ -64,8 +64,8 @@ class SideProcess:
         self._process: subprocess.Popen[str] | None = None
         self._ending = threading.Event()
         self._pid = os.getpid()
-        self._lock = _lock(Path(brief.folder))
-        os.register_at_fork(after_in_child=self._forked)
+        # Proves as long as it is held that the worker lives, and its folder is not to be cleared away.
+        self._held = _held(Path(brief.folder))
 
     @property
     def is_of_parent(self) -> bool:
@@ -122,13 +122,6 @@ class SideProcess:
                 return
             logger.error("The side process ended with %d and is started again.", code)
             self._launch()
-
-    def _forked(self) -> None:
-        # What a task forks must not keep the folder's lock when the worker has died.
-        if self._lock is not None:
-            with contextlib.suppress(OSError):
-                os.close(self._lock)
-            self._lock = None
 
 
 _side: SideProcess | None = None
@@ -259,16 +252,10 @@ def _make_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix=f"lrp-{boot_id()}-", dir=base))
 
 
-def _lock(folder: Path) -> int | None:
+def _held(folder: Path) -> HeldFile | None:
     """Lock a folder as long as this process lives; None: somebody has, or its file system cannot."""
     with contextlib.suppress(OSError):
-        file = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(file)
-        else:
-            return file
+        return hold(folder, os.O_RDONLY)
     return None
 
 
@@ -280,10 +267,10 @@ def _clear_away(base: Path) -> None:
             is_ours = _FOLDER.fullmatch(folder.name) is not None and found.st_uid == os.geteuid()
             if not is_ours or time.time() - found.st_mtime < _ABANDONED:
                 continue
-            lock = _lock(folder)
-            if lock is not None:
+            held = _held(folder)
+            if held is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-                os.close(lock)
+                held.let_go()
 
 
 def _place_of(app: Any) -> str | None:
