@@ -559,11 +559,18 @@ class Workshop:
             self._cells[plan] = room
             room.worker(plan.pool)
             self.stack.callback(self._verify, room)
+            self._warm_up(room)
         elif not room.processes[0].is_alive:
             # Its death is the failure of the test that caused it, not of all that follow.
             room.processes[0].start()
             room.processes[0].wait_until_ready()
+            self._warm_up(room)
         return room
+
+    def _warm_up(self, room: Room) -> None:
+        """Wait until the worker's side process is there, which tells what happens: the worker itself is ready before."""
+        with room.entered(self.blocker):
+            room.wait_for(room.tasks.add.delay(1, 2))
 
     def room(
         self,

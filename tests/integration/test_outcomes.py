@@ -104,7 +104,7 @@ def test_a_call_that_retries_by_itself_has_a_row_for_each_failed_attempt(cell):
 
 @on(BASE, RABBITMQ, THREADS, GEVENT, SOLO)
 def test_a_call_that_asks_for_a_retry_waits_and_then_succeeds(cell):
-    call = cell.tasks.retry.delay(1, countdown=1)
+    call = cell.tasks.retry.delay(1, countdown=2)
     waiting = cell.wait_for(call, lambda row: row.status == "retrying")
     assert (waiting.retries, waiting.terminal_at) == (1, None)
     assert waiting.due_at > datetime.now(UTC)

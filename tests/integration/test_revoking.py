@@ -55,7 +55,7 @@ def test_a_call_revoked_while_a_worker_keeps_it_waiting_is_discarded(cell):
 
 @on(BASE, RABBITMQ, SOLO)
 def test_a_call_revoked_while_it_waits_for_its_time_is_discarded_when_that_comes(cell):
-    call = cell.tasks.add.apply_async((1, 1), countdown=1)
+    call = cell.tasks.add.apply_async((1, 1), countdown=2)
     call.revoke()
     workers_know(cell, call)
     cell.expect(call, "discarded", "revoked", attempt=0)
@@ -63,7 +63,7 @@ def test_a_call_revoked_while_it_waits_for_its_time_is_discarded_when_that_comes
 
 @on(BASE)
 def test_a_call_revoked_between_two_attempts_is_discarded_and_keeps_the_first(cell):
-    call = cell.tasks.retry.delay(1, countdown=1)
+    call = cell.tasks.retry.delay(1, countdown=2)
     cell.wait_for(call, lambda row: row.status == "retrying")
     call.revoke()
     runs = ["1 retried celery.exceptions.Retry"]
