@@ -18,8 +18,8 @@ from tests.integration.cells import BASE, GEVENT, RABBITMQ, SOLO, SQLITE, THREAD
 from tests.integration.harness import eventually, id_of
 
 WAIT = 20.0
-#: What a worker's renewals and its watch change of a call that only runs.
-RENEWED = {"lease_until", "attend_at", "updated_at", "version"}
+#: What a worker's renewals and its watch change of a call that only runs, and its count of one that has ended.
+RENEWED = {"lease_until", "attend_at", "updated_at", "version", "counted_at"}
 
 
 def envelope_of(room, call_id):
@@ -59,7 +59,7 @@ def result_of(room, procedure, call):
 
 
 def facts(room, call_id):
-    """Return all that the database holds of a call, but for what renewals change."""
+    """Return all that the database holds of a call, but for what its worker's side process changes."""
     row = Call.objects.using(room.alias).filter(pk=call_id).values().first()
     kept = {} if row is None else {name: value for name, value in row.items() if name not in RENEWED}
     return kept, [attempt.pk for attempt in room.attempts(call_id)]
