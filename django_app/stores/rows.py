@@ -14,7 +14,7 @@ from django.db import Error, InterfaceError, OperationalError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.models import Attempt, Call, LogLine, Payload, Worker
-from django_app.stores.tables import Table
+from django_app.stores.tables import Table, codes
 from django_app.surroundings import is_in_transaction
 from lrp_celery.tracking.record import AttemptOutcome, AttemptRecord, CallRecord
 from lrp_celery.tracking.snapshot import Progress
@@ -96,20 +96,20 @@ def insist(connection: BaseDatabaseWrapper, work: Callable[..., T], *args: Any) 
 
 def is_conflict(error: Error) -> bool:
     """Whether the database refused a write only because another transaction was faster."""
-    return bool(_codes(error) & _CONFLICTS)
+    return bool(codes(error) & _CONFLICTS)
 
 
 def is_held_up(error: Error) -> bool:
     """Whether a write failed only because others hold the rows, or were faster."""
-    return bool(_codes(error) & (_CONFLICTS | _HELD))
+    return bool(codes(error) & (_CONFLICTS | _HELD))
 
 
 def is_away(error: Error) -> bool:
     """Whether a failure says nothing of what was to be read or written: the same may well succeed later."""
-    codes = _codes(error)
-    if codes & (_CONFLICTS | _UNFIT):
+    found = codes(error)
+    if found & (_CONFLICTS | _UNFIT):
         return False
-    return isinstance(error, OperationalError | InterfaceError) or bool(codes & _CLOSED)
+    return isinstance(error, OperationalError | InterfaceError) or bool(found & _CLOSED)
 
 
 def is_outdated(error: Error) -> bool:
@@ -119,9 +119,3 @@ def is_outdated(error: Error) -> bool:
 
 def _or_none(kind: Any, value: Any) -> Any:
     return None if value is None else kind(value)
-
-
-def _codes(error: Error) -> set[object]:
-    cause = error.__cause__
-    first = cause.args[0] if cause is not None and cause.args else None
-    return {first, getattr(cause, "sqlstate", None)}

@@ -13,12 +13,13 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from django.db import IntegrityError, models
+from django.db import Error, IntegrityError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.expressions import Col
 from django.utils.asyncio import async_unsafe
 
 from django_app.clock import NOW, Moment, moment_sql
+from django_app.surroundings import is_in_transaction
 
 #: What MySQL calls the index of a primary key.
 PRIMARY: Final = "PRIMARY"
@@ -300,14 +301,19 @@ def may_fail(connection: BaseDatabaseWrapper) -> bool:
 
     There a row costs a fifth less that is inserted without asking what is to be done if its key exists.
     """
-    return connection.vendor == "postgresql" and connection.autocommit and not connection.in_atomic_block
+    return connection.vendor == "postgresql" and not is_in_transaction(connection)
 
 
 def is_duplicate(error: IntegrityError) -> bool:
     """Whether a row was refused only because its key exists."""
+    return bool(codes(error) & _DUPLICATE)
+
+
+def codes(error: Error) -> set[object]:
+    """Return what the driver calls an error: by number on MySQL, by a text on PostgreSQL."""
     cause = error.__cause__
-    codes = {getattr(cause, "sqlstate", None), *getattr(cause, "args", ())[:1]}
-    return bool(codes & _DUPLICATE)
+    first = cause.args[0] if cause is not None and cause.args else None
+    return {first, getattr(cause, "sqlstate", None)}
 
 
 @async_unsafe

@@ -18,7 +18,7 @@ from lrp_celery.procedures.publishing import send_or_leave
 from lrp_celery.procedures.rerunning import Again
 from lrp_celery.procedures.runtime import Runtime
 from lrp_celery.procedures.stopping import LEFT, Stopping
-from lrp_celery.tracking.owned import AbortRequest
+from lrp_celery.tracking.owned import AbortRequest, is_another
 
 logger = logging.getLogger("lrp_celery.actions")
 
@@ -122,7 +122,7 @@ class Deeds:
         `CallPending` if it is open, without `when_settled`. `generation` as for `abort`.
         """
         record = self.runtime.callers.look(call_id)
-        if record is None or generation not in {None, record.generation}:
+        if record is None or is_another(record, generation):
             return False
         is_gone = self.runtime.callers.remove(call_id, when_settled=when_settled, generation=record.generation)
         if not is_gone and not when_settled:

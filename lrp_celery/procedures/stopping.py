@@ -13,7 +13,7 @@ from lrp_celery.procedures.aborts import board
 from lrp_celery.procedures.revoking import revoke
 from lrp_celery.procedures.runtime import Runtime
 from lrp_celery.tracking.callstore import CallStore
-from lrp_celery.tracking.owned import AbortRequest, is_held
+from lrp_celery.tracking.owned import AbortRequest, is_another, is_held
 from lrp_celery.tracking.record import CallRecord
 from lrp_celery.tracking.rescue import is_silent
 from lrp_celery.tracking.status import CallStatus, Reason
@@ -42,7 +42,7 @@ class Stopping:
         `generation`: which of the calls that have had the id is meant; None: whichever has it now.
         """
         found = self._find(call_id)
-        if found is None or generation not in {None, found[1].generation}:
+        if found is None or is_another(found[1], generation):
             return None
         store, record = found
         if record.status.is_terminal:

@@ -461,7 +461,7 @@ class AbortRequest:
 
 def request_abort(record: CallRecord | None, request: AbortRequest, now: datetime) -> Changed:
     """Ask for the end of a call: at once if no run holds it. The first request counts; an ended call stays as it is."""
-    if record is None or record.is_absent(now) or record.status.is_terminal or _is_another(record, request.generation):
+    if record is None or record.is_absent(now) or record.status.is_terminal or is_another(record, request.generation):
         return NOTHING
     if record.abort_requested_at is not None:
         is_news = request.force and not record.abort_force and is_held(record)
@@ -497,7 +497,7 @@ def remove(record: CallRecord | None, now: datetime, *, when_settled: bool, gene
     """
     if record is None or record.is_absent(now):
         return Changed(None if record is None or record.removed_at else _tombstone(record, now), applied=True)
-    if _is_another(record, generation):
+    if is_another(record, generation):
         return Changed(None, applied=True)
     if record.status.is_terminal:
         return Changed(_tombstone(record, now), applied=True)
@@ -506,7 +506,7 @@ def remove(record: CallRecord | None, now: datetime, *, when_settled: bool, gene
     return NOTHING
 
 
-def _is_another(record: CallRecord, generation: int | None) -> bool:
+def is_another(record: CallRecord, generation: int | None) -> bool:
     """Whether the id has passed to another call than the one that is meant."""
     return generation is not None and generation != record.generation
 
