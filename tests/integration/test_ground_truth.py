@@ -37,12 +37,20 @@ class Told:
             self.last_of_pid[line.pid] = line.call_id
 
     def excuses(self, call_id, killed):
-        """Whether an early-acknowledged call may stay open: nothing followed it in a process that was killed."""
+        """Whether an early-acknowledged call may stay open, or count as lost: it was the last of a process that was killed.
+
+        It runs again if the broker had not got its acknowledgement yet, but then it has been given up already (RULES 21).
+        """
         line = self.last.get(call_id)
         # Without a line, or with a retry that has none yet: acknowledged, and killed before it could write one.
         if line is None or line.event == "ended:retried":
             return True
-        return line.pid in killed and self.last_of_pid[line.pid] == call_id
+        return call_id in {self.last_of_pid[pid] for pid in killed}
+
+    def has_outlived(self, call_id, killed):
+        """Whether a call's last run ended in a process that nobody killed."""
+        line = self.last.get(call_id)
+        return line is not None and line.event.startswith("ended:") and line.pid not in killed
 
 
 def test_every_row_agrees_with_the_truth_after_five_kills(make_room, monkeypatch):
@@ -86,7 +94,13 @@ def test_every_row_agrees_with_the_truth_after_five_kills(make_room, monkeypatch
         # One that was acknowledged, and whose process was killed before it began, waits for SILENT_AFTER.
         return [row.call_id for row in room.found(status="started") if row.call_id in late]
 
-    eventually("every call has ended that could", lambda: idle(room) and not unexcused(), within=90.0, pause=0.2)
+    eventually(
+        "every call has ended that could",
+        lambda: idle(room) and not unexcused(),
+        within=90.0,
+        tell=lambda: "\n".join(map(room.tell, unexcused())),
+        pause=0.2,
+    )
     eventually("no run hangs", lambda: not hanging(), within=90.0, tell=lambda: str(hanging()))
     assert unexcused() == []
 
@@ -99,6 +113,9 @@ def test_every_row_agrees_with_the_truth_after_five_kills(make_room, monkeypatch
         assert told.began[call_id] <= row.runs <= told.began[call_id] + KILLS, room.tell(call_id)
         if not is_lost(row):
             assert row.status in told.outcomes[call_id], room.tell(call_id)
+        elif told.has_outlived(call_id, killed):
+            # It was given up and ran all the same: what became of that is kept beside the row.
+            assert any(attempt.late and attempt.outcome for attempt in room.attempts(call_id)), room.tell(call_id)
     # The kills did hit calls at work: they were lost, or ran again.
     assert lost or any(attempt.outcome is None for row in rows.values() for attempt in room.attempts(row.call_id))
     kinds = {row.status for row in rows.values()}
