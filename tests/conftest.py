@@ -157,12 +157,17 @@ def mysql_database() -> Iterator[dict[str, Any]]:
         yield database
 
 
-# --- The same databases as aliases of Django, migrated, beside the default one.
+# --- The same databases as aliases of Django, migrated, beside the default one, for which Django makes a test database:
+# once there is that, lest it makes one for these, too.
 # A test that uses one names it: @pytest.mark.django_db(databases=["default", "postgres"]).
 
 
 @pytest.fixture(scope="session")
-def sqlite_alias(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
+def sqlite_alias(
+    tmp_path_factory: pytest.TempPathFactory,
+    django_db_setup: None,
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[str]:
     """An alias on a SQLite file."""
     path = tmp_path_factory.mktemp("sqlite") / "alias.sqlite3"
     with alias("sqlite", services.sqlite_database(path), django_db_blocker) as name:
@@ -170,14 +175,22 @@ def sqlite_alias(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Dj
 
 
 @pytest.fixture(scope="session")
-def postgres_alias(postgres_database: dict[str, Any], django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
+def postgres_alias(
+    postgres_database: dict[str, Any],
+    django_db_setup: None,
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[str]:
     """An alias on PostgreSQL."""
     with alias("postgres", postgres_database, django_db_blocker) as name:
         yield name
 
 
 @pytest.fixture(scope="session")
-def mysql_alias(mysql_database: dict[str, Any], django_db_blocker: DjangoDbBlocker) -> Iterator[str]:
+def mysql_alias(
+    mysql_database: dict[str, Any],
+    django_db_setup: None,
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[str]:
     """An alias on MariaDB."""
     with alias("mysql", mysql_database, django_db_blocker) as name:
         yield name
