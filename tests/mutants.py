@@ -531,6 +531,13 @@ MUTANTS = [
         "tests/django_app/test_admin_actions.py may_not_see",
     ),
     Mutant(
+        "statements: a server that falls silent is waited for for ever",
+        "django_app/stores/statements.py",
+        "if not poll.poll(self._within * 1000):",
+        "if not poll.poll():",
+        "tests/django_app/test_statements.py falls_silent",
+    ),
+    Mutant(
         "pooler: nobody looks for one",
         "django_app/stores/sessions.py",
         "cursor.fetchone()[0] == wrapper.connection.info.backend_pid",

@@ -37,10 +37,19 @@ _AS_MADE: Final = {
     "expires_at": None,
     "removed_at": None,
 }
+#: What a run has to know of the call that it begins, besides what is true of every row as it was made, and what the claim writes.
+_OF_A_RUN: Final = (
+    *("enqueued_at", "started_at", "updated_at", "deadline_at", "lease_until", "attend_at", "time_to_live"),
+    *("until_removed", "grace", "idempotent", "max_attempts", "keep_result"),
+)
 _WITHIN: Final = "GREATEST(enqueued_at, LEAST(%s, CLOCK_TIMESTAMP()))"
 #: Only the row knows whether anybody waits. Listeners hear of it when the transaction is committed.
 _TELLING: Final = f"CASE WHEN awaited THEN pg_notify('{CHANNEL}', call_id) END"
 _IN_TIME: Final = "(deadline_at IS NULL OR deadline_at > CLOCK_TIMESTAMP())"
+
+
+#: What a row says that nobody has told anything.
+_UNTOLD: Final = CallRecord(call_id="", task="", enqueued_at=NOW, updated_at=NOW).values()
 
 
 def is_possible(connection: BaseDatabaseWrapper, merged: Merged) -> bool:
@@ -84,18 +93,22 @@ def claim(connection: BaseDatabaseWrapper, delivery: Delivery, timing: Timing) -
     """Let a delivery begin its call if nothing has happened to that since it was made; return its row.
 
     None: something has, or nobody can tell so soon, and nothing was written. What is written is what
-    the rule makes of a row as it was made; of its own terms only the deadline has a say in it.
+    the rule makes of a row as it was made; of its own terms only the deadline has a say in it. What is returned
+    does not say who made the call, and how: no run asks for that.
     """
     if connection.vendor != "postgresql" or delivery.generation != 0 or delivery.turn != Turn():
         return None
-    values = {**_beginning(replace(delivery.run, token="", started_at=None), timing), "run": delivery.run.token}
-    values["attend_at"] = _or_at_deadline(connection, values["attend_at"])
+    written = {**_beginning(replace(delivery.run, token="", started_at=None), timing), "run": delivery.run.token}
+    values = {**written, "attend_at": _or_at_deadline(connection, written["attend_at"])}
     if delivery.run.started_at is not None:
         values["started_at"] = Sql(_WITHIN, [delivery.run.started_at])
     where = {"call_id": delivery.call_id, **_AS_MADE}
-    found = rows.calls.changed(connection, where, values, rows.CALL_COLUMNS, only_if=_IN_TIME)
+    found = rows.calls.changed(connection, where, values, _OF_A_RUN, only_if=_IN_TIME)
+    if found is None:
+        return None
+    told = dict(zip(_OF_A_RUN, found, strict=True))
     # As every rule returns it: in the version that was written over.
-    return None if found is None else replace(rows.call_record(found), version=0)
+    return CallRecord.of({**_UNTOLD, "task": delivery.facts.task, **where, **written, **told, "version": 0})
 
 
 @lru_cache(maxsize=64)

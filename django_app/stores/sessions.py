@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import threading
 from collections.abc import Iterator
 from datetime import UTC
@@ -89,6 +90,8 @@ class OwnSession:
     #: Seconds to wait for a server that does not answer: a task must not wait for its watcher.
     CONNECT_TIMEOUT: Final = 3
     ANSWER_TIMEOUT: Final = 5
+    #: Seconds for which PostgreSQL may be silent: it may have to wait for its disk.
+    SILENCE: Final = 10.0
     LOCK_TIMEOUT: Final = 2
     #: How often PostgreSQL is asked the same before it is asked to remember the question.
     PREPARE_AFTER: Final = 3
@@ -160,11 +163,16 @@ class OwnSession:
         for statement in (*_bounds(wrapper, is_ours=is_ours), *hurried):
             with wrapper.cursor() as cursor:
                 cursor.execute(statement)
-        if is_ours and hasattr(wrapper.connection, "prepare_threshold"):
+        if is_ours and hasattr(wrapper.connection, "prepare_threshold") and hasattr(select, "poll"):
             wrapper.connection.prepare_threshold = self.PREPARE_AFTER
             # For `tables.execute`.
-            vars(wrapper)["lrp_celery_cursor"] = _cursor(wrapper)
+            vars(wrapper)["lrp_celery_statements"] = self._statements(wrapper)
         return wrapper
+
+    def _statements(self, wrapper: BaseDatabaseWrapper) -> Any:
+        from django_app.stores.statements import Statements  # which needs a driver that not every project has
+
+        return Statements(wrapper.connection, _manners(wrapper), within=self.SILENCE, prepare_after=self.PREPARE_AFTER)
 
     def _forked(self) -> None:
         self._mine = threading.local()
@@ -252,8 +260,8 @@ def _bounded(lent: BaseDatabaseWrapper) -> dict[str, Any]:
     return settings
 
 
-def _cursor(wrapper: BaseDatabaseWrapper) -> Any:
-    """Return a cursor of the driver, whose own compiled code reads instants where Django's would say the same: in UTC."""
+def _manners(wrapper: BaseDatabaseWrapper) -> Any:
+    """Return how values are read: instants by the driver's own compiled code, where Django's would say the same: in UTC."""
     cursor = wrapper.connection.cursor()
     if wrapper.timezone is UTC:
         from psycopg.types.datetime import TimestamptzLoader

@@ -318,19 +318,17 @@ def codes(error: Error) -> set[object]:
 
 @async_unsafe
 def execute(connection: BaseDatabaseWrapper, statement: str, params: Sequence[Any]) -> Any:
-    """Run a statement; return its cursor.
+    """Run a statement; return its cursor, or what has the same `rowcount`, `fetchone` and `fetchall`.
 
-    On a connection of our own to PostgreSQL without Django's cursor around it, which asks at each step
-    who runs here, logs, and looks up the time zone. There all statements share one cursor, which
-    knows how to say what it has said before: read its rows before the next statement.
+    On a connection of our own to PostgreSQL without Django's cursor and the driver's around it (see `statements`).
     """
-    cursor = getattr(connection, "lrp_celery_cursor", None)
-    if cursor is None:
+    statements = getattr(connection, "lrp_celery_statements", None)
+    if statements is None:
         cursor = connection.cursor()
         cursor.execute(statement, params)
         return cursor
     with connection.wrap_database_errors:
-        return cursor.execute(_spoken(statement), params)
+        return statements.execute(statement, params)
 
 
 def array_literal(values: Iterable[Any]) -> str:
@@ -348,12 +346,6 @@ def _element(value: Any) -> str:
         return "t" if value else "f"
     text = value.isoformat() if isinstance(value, datetime) else str(value)
     return '"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"'))
-
-
-@lru_cache(maxsize=256)
-def _spoken(statement: str) -> bytes:
-    # The driver looks for a statement by its bytes, and finds those it has seen before without reading them.
-    return statement.encode()
 
 
 # The text of a statement follows from what it says without parameters, and is put together once.

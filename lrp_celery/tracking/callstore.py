@@ -58,6 +58,13 @@ class Payload:
     """What it raised, as JSON."""
 
 
+#: What no run asks of its call's row: who made the call, and how.
+NOT_FOR_RUNS: Final = frozenset(
+    {"app", "group_id", "owner", "parent_id", "published_at", "queue", "rerun_of", "root_id", "schedule"}
+    | {"source_instance_id", "source_node", "source_script", "target_summary"}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """A row as it was written, and when that was: who expects it unchanged need not read it."""
@@ -137,7 +144,10 @@ class CallStore(ReportStore, Protocol):
         ...
 
     def claim(self, delivery: Delivery) -> Claim:
-        """Decide whether a delivered message may run its call; if so, its run holds the call."""
+        """Decide whether a delivered message may run its call; if so, its run holds the call.
+
+        The row of one that was granted may lack what is `NOT_FOR_RUNS`.
+        """
         ...
 
     def renew(self, runs: Iterable[tuple[str, str]]) -> dict[str, CallRecord]:

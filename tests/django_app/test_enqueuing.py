@@ -86,7 +86,7 @@ def test_only_what_is_observed_does_not_wait_for_the_disk(postgres_alias, monkey
             usual = cursor.fetchone()[0]
         assert setting(observing, "synchronous_commit") == "off"
         assert setting(owning, "synchronous_commit") == usual
-        assert "lrp_celery_cursor" in vars(observing.connection()), "and that is where the row came from"
+        assert "lrp_celery_statements" in vars(observing.connection()), "and that is where the row came from"
     finally:
         observing.close()
         owning.close()
