@@ -73,7 +73,7 @@ def wait_a_little(seconds: float) -> float:
 
 
 if VARIANT.procedures:
-    from lrp_celery import AbortSignal, procedure
+    from lrp_celery import AbortSignal, current_call, procedure
 
     @procedure
     @app.task(name="polite")
@@ -87,6 +87,16 @@ if VARIANT.procedures:
     def deaf() -> None:
         """Sleep, and heed nothing."""
         time.sleep(60)
+
+    @procedure(idempotent=True)
+    @app.task(name="survive")
+    def survive() -> None:
+        """Write down when each run begins, and where the first one does, which hangs."""
+        call = current_call()
+        note(f"pid {call.id} {os.getpid()}\n" if call.attempt == 1 else "")
+        note(f"{call.attempt} {call.id} {time.time()}\n")
+        if call.attempt == 1:
+            time.sleep(600)
 
     nothing = procedure(app.task(name="nothing")(nothing))
     wait_a_little = procedure(app.task(name="wait_a_little")(wait_a_little))

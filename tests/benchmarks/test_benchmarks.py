@@ -141,6 +141,18 @@ def test_what_a_killed_worker_loses_is_counted(servers):
 
 @pytest.mark.services
 @pytest.mark.integration
+@pytest.mark.chaos
+@pytest.mark.slow
+def test_how_soon_a_call_runs_again_is_measured(servers):
+    shown = run("rerun", "--targets", "child", "--turns", "1", "--calls", "2", environment=servers)
+    (line,) = (line for line in shown.splitlines() if line.startswith("| child |"))
+    calls, *seconds = map(float, line.split("|")[2:-1])
+    assert calls == 2
+    assert all(0 < each < 60 for each in seconds)
+
+
+@pytest.mark.services
+@pytest.mark.integration
 @pytest.mark.slow
 def test_how_soon_a_row_shows_an_end_is_measured(servers):
     shown = run("lag", "--calls", "3", "--load", "20", "--variants", "sync", environment=servers)
