@@ -210,7 +210,8 @@ def test_a_countdown_is_when_the_call_is_due(cell):
     assert row.status == "submitted"
     assert timedelta(seconds=0.9) < row.due_at - before < timedelta(seconds=2)
     ended = cell.expect(call, "succeeded")
-    assert ended.started_at >= row.due_at
+    # Timers of gevent count from when its loop last looked at the clock.
+    assert ended.started_at > row.due_at - timedelta(seconds=0.1)
 
 
 @on(BASE, RABBITMQ, THREADS, GEVENT)
