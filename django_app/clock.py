@@ -8,6 +8,8 @@ from typing import Any, Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import DateTimeField, Func
 
+from django_app.executing import execute
+
 
 class Moment(datetime):
     """An instant that is counted from `NOW`; adding to it makes another one."""
@@ -51,9 +53,7 @@ def read_clock(connection: BaseDatabaseWrapper) -> datetime:
     function = _BY_VENDOR.get(connection.vendor)
     if function is None:
         return datetime.now(UTC)
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {function}")
-        return as_utc(cursor.fetchone()[0])
+    return as_utc(execute(connection, f"SELECT {function}").fetchone()[0])
 
 
 def clock_function(connection: BaseDatabaseWrapper) -> str | None:

@@ -15,9 +15,10 @@ from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.clock import NOW, Moment, as_utc, moment_sql
+from django_app.executing import execute
 from django_app.stores import rows
 from django_app.stores.news import CHANNEL
-from django_app.stores.tables import Sql, execute, is_duplicate, may_fail, said
+from django_app.stores.tables import Sql, is_duplicate, may_fail, said
 from lrp_celery.core.ids import is_fresh
 from lrp_celery.core.values import replace
 from lrp_celery.tracking import owned
@@ -36,6 +37,7 @@ _AS_MADE: Final = {
     "due_at": None,
     "expires_at": None,
     "removed_at": None,
+    "remove_when_settled": False,
 }
 #: What a run has to know of the call that it begins, besides what is true of every row as it was made, and what the claim writes.
 _OF_A_RUN: Final = (

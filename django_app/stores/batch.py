@@ -16,9 +16,9 @@ from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.clock import read_clock
+from django_app.executing import execute
 from django_app.stores import at_once, plainly, rows
 from django_app.stores.sessions import Session
-from django_app.stores.tables import execute
 from lrp_celery.tracking.folding import by_call, plain_run, runs_of
 from lrp_celery.tracking.record import AttemptRecord, CallRecord
 from lrp_celery.tracking.reports import Told

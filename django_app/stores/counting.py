@@ -14,12 +14,13 @@ from typing import Any, Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.clock import NOW
+from django_app.executing import execute
 from django_app.histogram import Histogram
 from django_app.lengths import Ended
 from django_app.models import HourlyRollup
 from django_app.stores import many, rows, summing
 from django_app.stores.sums import Key, Sums
-from django_app.stores.tables import PRIMARY, Table, execute
+from django_app.stores.tables import PRIMARY, Table
 
 rollups: Final = Table(HourlyRollup)
 

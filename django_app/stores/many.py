@@ -13,7 +13,8 @@ from typing import Any
 from django.db import IntegrityError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_app.stores.tables import Sql, Table, execute, said
+from django_app.executing import execute
+from django_app.stores.tables import Sql, Table, said
 
 Rows = Sequence[Mapping[str, Any]]
 

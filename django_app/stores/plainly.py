@@ -16,9 +16,10 @@ from typing import Any, Final
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_app.executing import execute
 from django_app.stores import counting, rows, summing
 from django_app.stores.sums import Key, Sums
-from django_app.stores.tables import array_literal, execute
+from django_app.stores.tables import array_literal
 from lrp_celery.tracking.folding import PlainRun
 
 #: Fewer calls than this are cheaper counted together with others, later.

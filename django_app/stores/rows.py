@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, Final, TypeVar
 
+from django.core.exceptions import EmptyResultSet
 from django.db import Error, InterfaceError, OperationalError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_app.executing import execute
 from django_app.models import Attempt, Call, LogLine, Payload, Worker
 from django_app.stores.tables import Table, codes
 from django_app.surroundings import is_in_transaction
@@ -47,7 +49,11 @@ workers: Final = Table(Worker)
 def select(connection: BaseDatabaseWrapper, queryset: models.QuerySet[Any, Any]) -> list[tuple[Any, ...]]:
     """Run a `values_list` queryset on `connection`."""
     compiler = queryset.query.get_compiler(connection=connection)
-    return [tuple(row) for row in compiler.results_iter(tuple_expected=True)]
+    try:
+        found = execute(connection, *compiler.as_sql()).fetchall()
+    except EmptyResultSet:
+        return []
+    return [tuple(row) for row in compiler.results_iter(results=[found], tuple_expected=True)]
 
 
 def call_record(values: tuple[Any, ...]) -> CallRecord:
@@ -110,6 +116,11 @@ def is_away(error: Error) -> bool:
     if found & (_CONFLICTS | _UNFIT):
         return False
     return isinstance(error, OperationalError | InterfaceError) or bool(found & _CLOSED)
+
+
+def is_silence(error: Error) -> bool:
+    """Whether the database did not answer in time: what was said may be done all the same, and must not be said again."""
+    return getattr(error.__cause__, "is_silence", False)
 
 
 def is_outdated(error: Error) -> bool:

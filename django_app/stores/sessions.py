@@ -17,9 +17,10 @@ from datetime import UTC
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
-from django.db import connections, transaction
+from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_app.executing import execute
 from django_app.surroundings import under_test
 
 
@@ -127,10 +128,10 @@ class OwnSession:
         wrapper.set_autocommit(False)
         try:
             yield
-            wrapper.commit()
+            _end(wrapper, "COMMIT")
         except BaseException:
             with contextlib.suppress(Exception):
-                wrapper.rollback()
+                _end(wrapper, "ROLLBACK")
             raise
         finally:
             with contextlib.suppress(Exception):
@@ -164,8 +165,8 @@ class OwnSession:
             with wrapper.cursor() as cursor:
                 cursor.execute(statement)
         if is_ours and hasattr(wrapper.connection, "prepare_threshold") and hasattr(select, "poll"):
-            wrapper.connection.prepare_threshold = self.PREPARE_AFTER
-            # For `tables.execute`.
+            # For `execute`; the driver's own cursors would forget what it has prepared, too.
+            wrapper.connection.prepare_threshold = None
             vars(wrapper)["lrp_celery_statements"] = self._statements(wrapper)
         return wrapper
 
@@ -226,7 +227,12 @@ class _Lent:
 
     def is_usable(self) -> bool:
         """Whether the server still answers on it; one that only waited too long for a lock does."""
-        return self.wrapper.connection is not None and bool(self.wrapper.is_usable())
+        if self.wrapper.connection is None:
+            return False
+        try:
+            return bool(execute(self.wrapper, "SELECT 1").fetchone())
+        except Error:
+            return False
 
     def close(self) -> None:
         if os.getpid() == self._pid:
@@ -258,6 +264,16 @@ def _bounded(lent: BaseDatabaseWrapper) -> dict[str, Any]:
     elif lent.vendor == "sqlite":
         options["timeout"] = min(options.get("timeout", OwnSession.LOCK_TIMEOUT), OwnSession.LOCK_TIMEOUT)
     return settings
+
+
+def _end(wrapper: BaseDatabaseWrapper, how: str) -> None:
+    """End a transaction; not by the driver where it would have to be waited for for ever."""
+    if "lrp_celery_statements" in vars(wrapper):
+        execute(wrapper, how)
+    elif how == "COMMIT":
+        wrapper.commit()
+    else:
+        wrapper.rollback()
 
 
 def _manners(wrapper: BaseDatabaseWrapper) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 import select
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,10 +20,16 @@ from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, Format, TransactionStatus
 
-#: So many statements are remembered; what comes after them is said as if for the first time.
+#: So many statements are remembered.
 _MOST: Final = 200
 _WELL: Final = frozenset({ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK})
 _PLACE: Final = re.compile("%s|%%")
+
+
+class Silence(OperationalError):
+    """The server did not answer in time. What was said may be done all the same."""
+
+    is_silence = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +66,8 @@ class Statements:
     """Says statements on `connection`, of the driver, which nobody else uses meanwhile.
 
     `context` is what says how values are written and read. `within`: seconds for which the server may be silent; then
-    `OperationalError` is raised, and the connection is of no use any more. A statement is prepared when it has been
-    said `prepare_after` times.
+    `Silence` is raised, and the connection is of no use any more. A statement is prepared when it has been said
+    `prepare_after` times; those that were not said for the longest time are forgotten.
     """
 
     def __init__(self, connection: Connection[Any], context: Any, *, within: float, prepare_after: int) -> None:
@@ -69,14 +76,15 @@ class Statements:
         self._context = context
         self._within = within
         self._prepare_after = prepare_after
-        self._known: dict[str, _Known] = {}
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._forgotten: list[bytes] = []
         self._numbers = itertools.count(1)
         self._answers = select.poll()
         self._answers.register(self._server.socket, select.POLLIN)
 
     def execute(self, statement: str, params: Sequence[Any]) -> Answer:
         """Run one statement, with `%s` for each parameter; return what it returned. Errors are the driver's."""
-        known = self._known.get(statement) or self._learn(statement, len(params))
+        known = self._recall(statement) or self._learn(statement, len(params))
         transformer = known.transformer
         values = transformer.dump_sequence(params, known.formats)
         types, formats = transformer.types or (), transformer.formats
@@ -88,16 +96,26 @@ class Statements:
         else:
             self._server.send_query_prepared(name, values, formats, Format.TEXT)
         result = self._result()
-        transformer.set_pgresult(result)
-        rows = transformer.load_rows(0, result.ntuples, tuple) if result.ntuples else ()
+        rows: Sequence[tuple[Any, ...]] = ()
+        if result.ntuples:
+            transformer.set_pgresult(result)
+            rows = transformer.load_rows(0, result.ntuples, tuple)
+            transformer.set_pgresult(None)
         return Answer(rows, result.command_tuples or 0)
+
+    def _recall(self, statement: str) -> _Known | None:
+        known = self._known.get(statement)
+        if known is not None:
+            self._known.move_to_end(statement)
+        return known
 
     def _learn(self, statement: str, number: int) -> _Known:
         numbers = itertools.count(1)
         text = _PLACE.sub(lambda found: f"${next(numbers)}" if found[0] == "%s" else "%", statement)
-        known = _Known(text.encode(), [PyFormat.AUTO] * number, Transformer(self._context))
-        if len(self._known) < _MOST:
-            self._known[statement] = known
+        known = self._known[statement] = _Known(text.encode(), [PyFormat.AUTO] * number, Transformer(self._context))
+        if len(self._known) > _MOST:
+            _, forgotten = self._known.popitem(last=False)
+            self._forgotten += forgotten.names.values()
         return known
 
     def _prepared(self, known: _Known, types: tuple[int, ...]) -> bytes | None:
@@ -105,6 +123,8 @@ class Statements:
         uses = known.uses[types] = known.uses.get(types, 0) + 1
         if uses <= self._prepare_after:
             return None
+        while self._forgotten:
+            self._ask(b"DEALLOCATE " + self._forgotten.pop())
         name = f"lrp_{next(self._numbers)}".encode()
         self._server.send_prepare(name, known.text, types)
         self._result()
@@ -114,8 +134,11 @@ class Statements:
     def _begin(self) -> None:
         """Begin the transaction that the driver would begin now."""
         if self._server.transaction_status == TransactionStatus.IDLE:
-            self._server.send_query_params(b"BEGIN", None)
-            self._result()
+            self._ask(b"BEGIN")
+
+    def _ask(self, text: bytes) -> None:
+        self._server.send_query_params(text, None)
+        self._result()
 
     def _result(self) -> Any:
         """Wait for the one result of what was sent; raise what the server says is wrong with it."""
@@ -145,4 +168,4 @@ class Statements:
 
     def _wait(self, poll: Any) -> None:
         if not poll.poll(self._within * 1000):
-            raise OperationalError(f"The server did not answer within {self._within:g} s.")
+            raise Silence(f"The server did not answer within {self._within:g} s.")

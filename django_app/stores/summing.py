@@ -12,11 +12,12 @@ from typing import Any, Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.clock import as_utc
+from django_app.executing import execute
 from django_app.histogram import LAST, LEAST, STEPS
 from django_app.models import FAILED_VALUES
 from django_app.stores import rows
 from django_app.stores.sums import Key, Sums
-from django_app.stores.tables import Table, array_literal, execute
+from django_app.stores.tables import Table, array_literal
 
 _RAN: Final = "call.started_at IS NOT NULL AND (call.run IS NOT NULL OR call.status = 'succeeded')"
 _DUE: Final = (

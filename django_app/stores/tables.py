@@ -16,9 +16,9 @@ from typing import Any, Final
 from django.db import Error, IntegrityError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.expressions import Col
-from django.utils.asyncio import async_unsafe
 
 from django_app.clock import NOW, Moment, moment_sql
+from django_app.executing import execute
 from django_app.surroundings import is_in_transaction
 
 #: What MySQL calls the index of a primary key.
@@ -314,21 +314,6 @@ def codes(error: Error) -> set[object]:
     cause = error.__cause__
     first = cause.args[0] if cause is not None and cause.args else None
     return {first, getattr(cause, "sqlstate", None)}
-
-
-@async_unsafe
-def execute(connection: BaseDatabaseWrapper, statement: str, params: Sequence[Any]) -> Any:
-    """Run a statement; return its cursor, or what has the same `rowcount`, `fetchone` and `fetchall`.
-
-    On a connection of our own to PostgreSQL without Django's cursor and the driver's around it (see `statements`).
-    """
-    statements = getattr(connection, "lrp_celery_statements", None)
-    if statements is None:
-        cursor = connection.cursor()
-        cursor.execute(statement, params)
-        return cursor
-    with connection.wrap_database_errors:
-        return statements.execute(statement, params)
 
 
 def array_literal(values: Iterable[Any]) -> str:

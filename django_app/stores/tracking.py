@@ -341,7 +341,8 @@ class DjangoTrackingStore(OwningStore):
             try:
                 return rows.insist(self._session.connection(), work, *args)
             except (OperationalError, InterfaceError, NotSupportedError) as error:
-                if not self._session.failed() and not rows.is_outdated(error):
+                is_worth_it = self._session.failed() or rows.is_outdated(error)
+                if rows.is_silence(error) or not is_worth_it:
                     raise
                 return work(self._session.connection(), *args)
         except Error as error:

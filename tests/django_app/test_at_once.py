@@ -123,6 +123,14 @@ def test_a_run_that_knows_no_more_than_it_was_told_ends_its_call_as_the_rule_say
     same(written, replace(expected, version=2))
 
 
+def test_a_row_that_is_to_go_when_it_ends_is_gone_then_though_nothing_has_happened_to_it(store):
+    call_id = new_id()
+    store.put(Put(call_id=call_id, task="t", app="a", settlement=None, live=60))
+    claim = store.claim(delivery(store.look(call_id)))
+    assert store.settle(call_id, "run", ENDS["succeeded"], Known.by(claim, time.monotonic())) is not None
+    assert store.look(call_id) is None
+
+
 @pytest.mark.parametrize(
     ("spoil", "verdict"),
     [

@@ -1,15 +1,26 @@
 """What is said on a connection of our own to PostgreSQL is what its driver would say, and no answer is waited for for ever."""
 
+import contextlib
 import signal
 import socket
 import threading
+import time
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
-from django.db import DataError, IntegrityError, OperationalError, connections
+from django.db import DataError, IntegrityError, OperationalError, connections, transaction
 
+from django_app.clock import read_clock
+from django_app.executing import execute
+from django_app.models import Call, Worker
+from django_app.stores import DjangoTrackingStore, rows
 from django_app.stores.sessions import OwnSession
-from django_app.stores.tables import execute
+from lrp_celery.core.errors import StoreUnavailable
+from lrp_celery.core.ids import new_id
+from lrp_celery.core.values import replace
+from lrp_celery.tracking.record import Turn
+from lrp_celery.tracking.reports import CallFacts, Ended, ErrorFacts, Outcome, RunFacts, Told
 from lrp_celery.tracking.status import CallStatus
 
 pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True, databases="__all__")]
@@ -24,6 +35,7 @@ VALUES = [
     CallStatus.STARTED,
     datetime(2026, 1, 2, 3, tzinfo=UTC),
 ]
+FAILED = Outcome(status=CallStatus.FAILED, error=ErrorFacts(type="E", message="m"))
 KINDS = ["int", "int", "bigint", "float8", "text", "bool", "text", "timestamptz"]
 
 
@@ -109,6 +121,34 @@ def test_a_transaction_is_begun_and_ended_with_it(table, session):
     assert execute(table, "SELECT id FROM lrp_test_said", []).fetchall() == [(3,)]
 
 
+def test_what_was_prepared_is_known_after_a_transaction_that_was_taken_back(session):
+    connection = session.connection()
+    for number in range(10):
+        execute(connection, "SELECT %s::int", [number])
+        read_clock(connection)
+        rows.select(connection, Worker.objects.values_list("pk"))
+    with pytest.raises(ZeroDivisionError), session.atomic():
+        read_clock(connection)
+        raise ZeroDivisionError
+    assert execute(connection, "SELECT %s::int", [1]).fetchone() == (1,)
+    assert prepared(connection) == 3
+
+
+def test_a_report_whose_row_others_hold_costs_no_other_one(postgres_alias, session):
+    store = DjangoTrackingStore(session=session)
+    reports = [
+        Told(Ended(call_id=new_id(), facts=CallFacts(task="t"), turn=Turn(), run=RunFacts(token="run"), outcome=FAILED))
+        for _ in range(12)
+    ]
+    for told in reports:
+        assert store.report_many([told]) == []
+    with transaction.atomic(using=postgres_alias):
+        Call.objects.using(postgres_alias).select_for_update().get(pk=reports[0].report.call_id)
+        again = replace(reports[0].report, run=RunFacts(token="another"))
+        assert len(store.report_many([Told(again)])) == 1
+    assert store.report_many([Told(again)]) == []
+
+
 def test_more_than_the_network_takes_at_once_arrives(session):
     # More than the buffers between client and server hold, in both directions.
     much = "x" * 20_000_000
@@ -122,6 +162,63 @@ def test_a_server_that_falls_silent_is_not_waited_for_for_ever(session, monkeypa
         execute(connection, "SELECT pg_sleep(3)", [])
     assert session.failed(), "so that the next connection is a new one"
     assert execute(session.connection(), "SELECT 1", []).fetchone() == (1,)
+
+
+def asleep(session, *, commits):
+    """End a transaction while the server sleeps on its behalf: a trigger of its own, that is put off until the end."""
+    connection = session.connection()
+    with session.atomic():
+        if commits:
+            execute(connection, "CREATE TEMPORARY TABLE lrp_test_slow (id int)")
+            execute(
+                connection,
+                "CREATE FUNCTION pg_temp.sleeps() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$",
+            )
+            execute(
+                connection,
+                "CREATE CONSTRAINT TRIGGER sleeps AFTER INSERT ON lrp_test_slow "
+                "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION pg_temp.sleeps()",
+            )
+            execute(connection, "INSERT INTO lrp_test_slow VALUES (1)")
+        else:
+            connection.connection.pgconn.send_query(b"SELECT pg_sleep(3)")
+            raise ZeroDivisionError
+
+
+def read(session):
+    rows.select(session.connection(), Worker.objects.values_list("pk"))
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [read, partial(asleep, commits=True), partial(asleep, commits=False), OwnSession.failed],
+    ids=["query", "commit", "rollback", "question whether it is there"],
+)
+def test_nothing_that_is_said_is_waited_for_for_ever(session, monkeypatch, postgres_alias, waiting):
+    monkeypatch.setattr(OwnSession, "SILENCE", 0.3)
+    session.connection()
+    with transaction.atomic(using=postgres_alias):
+        with connections[postgres_alias].cursor() as cursor:
+            cursor.execute("LOCK TABLE lrp_celery_worker")
+        began = time.monotonic()
+        with contextlib.suppress(OperationalError, ZeroDivisionError):
+            waiting(session)
+        assert time.monotonic() - began < 1.5
+    session.failed()
+
+
+def test_what_was_not_answered_is_not_said_again(session, monkeypatch):
+    monkeypatch.setattr(OwnSession, "SILENCE", 0.3)
+    said = []
+
+    def sleep(connection):
+        said.append(connection)
+        return execute(connection, "SELECT pg_sleep(3)")
+
+    with pytest.raises(StoreUnavailable, match="did not answer"):
+        DjangoTrackingStore(session=session)._singly(sleep)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("way", ["terminated", "cut"])
