@@ -477,9 +477,23 @@ MUTANTS = [
     Mutant(
         "at once: what a migration has outdated stays outdated",
         "django_app/stores/tracking.py",
-        " and not rows.is_outdated(error)",
-        "",
+        "self._session.failed() or rows.is_outdated(error)",
+        "self._session.failed()",
         f"{AT_ONCE_TESTS} outdated",
+    ),
+    Mutant(
+        "statements: what was not answered is said again",
+        "django_app/stores/tracking.py",
+        "if rows.is_silence(error) or not is_worth_it:",
+        "if not is_worth_it:",
+        "tests/django_app/test_statements.py not_said_again",
+    ),
+    Mutant(
+        "at once: a call that is to go when it ends begins by the short way",
+        AT_ONCE,
+        '    "remove_when_settled": False,\n',
+        "",
+        f"{AT_ONCE_TESTS} is_gone_then",
     ),
     Mutant(
         "spool: where reports were dropped runs count as cut off all the same",
