@@ -16,7 +16,6 @@ order and one more is started; after that one has been up for five seconds the t
 """
 
 import argparse
-import contextlib
 import os
 import signal
 import subprocess
@@ -30,7 +29,7 @@ import psycopg
 
 from benchmarks.database import Meter
 from benchmarks.machinery import Bench
-from benchmarks.processes import children_of, descendants_of, parent_of
+from benchmarks.processes import children_of, descendants_of, kill, parent_of
 from benchmarks.servers import Grounds, grounds
 from benchmarks.tables import markdown
 from benchmarks.variants import VARIANTS, Table
@@ -114,10 +113,8 @@ def kill_all(worker: subprocess.Popen[bytes], turn: int) -> bool:
     """Kill all of the worker's processes at once, its helpers too, as a container that runs out of memory."""
     everybody = descendants_of(worker.pid)
     os.killpg(worker.pid, signal.SIGKILL)
-    for pid in everybody:
-        # Who is in a group or session of his own is in the container all the same.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    # Who is in a group or session of his own is in the container all the same.
+    kill(everybody)
     worker.wait()
     return True
 

@@ -16,7 +16,7 @@ from typing import Any
 from celery import Celery
 from redis import Redis
 
-from benchmarks.processes import strays
+from benchmarks.processes import kill, strays
 from benchmarks.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -195,9 +195,7 @@ class Bench:
         while left := self.strays():
             if time.monotonic() > end:
                 print(f"{self.kind}: processes that had to be killed: {left}", file=sys.stderr)
-                for pid in left:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                kill(left)
                 end = time.monotonic() + within
             time.sleep(0.05)
 

@@ -1,6 +1,8 @@
 """CPU seconds of processes and who descends from whom, from /proc."""
 
+import contextlib
 import os
+import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,13 @@ def parent_of(pid: int) -> int:
     if found is None:
         raise SystemExit("PostgreSQL does not run on this machine: its CPU cannot be counted.")
     return found.parent
+
+
+def kill(pids: Iterable[int]) -> None:
+    """End these processes by force, as far as they are still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def strays(mark: str) -> list[int]:

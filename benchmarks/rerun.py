@@ -8,18 +8,15 @@ notes when it begins. After a kill of the whole worker the other one takes over;
 """
 
 import argparse
-import contextlib
-import os
-import signal
 import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import psycopg
 
 from benchmarks.loss import TARGETS
 from benchmarks.machinery import Bench
+from benchmarks.processes import kill
 from benchmarks.servers import grounds
 from benchmarks.tables import markdown, percentile, short
 
@@ -42,21 +39,15 @@ def again(bench: Bench, target: str, queue: str, calls: int) -> list[float]:
         bench.consume(queue)
         killed = time.time()
         if target == "child":
-            _kill(int(pid) for pid in bench.notes.marks("pid").values())
+            kill(int(pid) for pid in bench.notes.marks("pid").values())
         else:
             TARGETS[target](victim, 0)
         _wait_for_runs(bench, "2", calls)
     finally:
         # A pool without its parent would hang for as long as its calls.
-        _kill(bench.strays())
+        kill(bench.strays())
         bench.stop_worker(victim)
     return [begun - killed for begun in bench.notes.marks("2").values()]
-
-
-def _kill(pids: Iterable[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def _wait_for_runs(bench: Bench, attempt: str, calls: int) -> None:

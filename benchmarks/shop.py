@@ -91,9 +91,9 @@ if VARIANT.procedures:
     @procedure(idempotent=True)
     @app.task(name="survive")
     def survive() -> None:
-        """Write down when each run begins, and where the first one does, which hangs."""
+        """Write down where and when each run begins; the first one hangs."""
         call = current_call()
-        note(f"pid {call.id} {os.getpid()}\n" if call.attempt == 1 else "")
+        note(f"pid {call.id} {os.getpid()}\n")
         note(f"{call.attempt} {call.id} {time.time()}\n")
         if call.attempt == 1:
             time.sleep(600)

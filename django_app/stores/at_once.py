@@ -44,14 +44,12 @@ _OF_A_RUN: Final = (
     *("enqueued_at", "started_at", "updated_at", "deadline_at", "lease_until", "attend_at", "time_to_live"),
     *("until_removed", "grace", "idempotent", "max_attempts", "keep_result"),
 )
+#: What a row says that nobody has told anything.
+_UNTOLD: Final = CallRecord(call_id="", task="", enqueued_at=NOW, updated_at=NOW).values()
 _WITHIN: Final = "GREATEST(enqueued_at, LEAST(%s, CLOCK_TIMESTAMP()))"
 #: Only the row knows whether anybody waits. Listeners hear of it when the transaction is committed.
 _TELLING: Final = f"CASE WHEN awaited THEN pg_notify('{CHANNEL}', call_id) END"
 _IN_TIME: Final = "(deadline_at IS NULL OR deadline_at > CLOCK_TIMESTAMP())"
-
-
-#: What a row says that nobody has told anything.
-_UNTOLD: Final = CallRecord(call_id="", task="", enqueued_at=NOW, updated_at=NOW).values()
 
 
 def is_possible(connection: BaseDatabaseWrapper, merged: Merged) -> bool:

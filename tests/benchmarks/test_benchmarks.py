@@ -115,6 +115,12 @@ def run(name, *options, environment):
     return shown.stdout
 
 
+def numbers(shown, *names):
+    """Return the numbers in the one row of a table that begins with these names."""
+    (line,) = (line for line in shown.splitlines() if line.startswith(f"| {' | '.join(names)} |"))
+    return [float(cell) for cell in line.split("|")[1 + len(names) : -1]]
+
+
 @pytest.mark.services
 @pytest.mark.integration
 @pytest.mark.slow
@@ -133,8 +139,7 @@ def test_the_cost_of_our_recorder_is_measured_beside_bare_celery(servers):
 def test_what_a_killed_worker_loses_is_counted(servers):
     options = ["--calls", "60", "--kills", "1", "--variants", "sync", "--targets", "all"]
     shown = run("loss", *options, environment=servers)
-    (line,) = (line for line in shown.splitlines() if line.startswith("| lrp_celery, sync | all |"))
-    begun, _, starts, _, missing, *_ = map(int, line.split("|")[3:-1])
+    begun, _, starts, _, missing, *_ = numbers(shown, "lrp_celery, sync", "all")
     assert begun > 30
     assert (starts, missing) == (0, 0)
 
@@ -145,8 +150,7 @@ def test_what_a_killed_worker_loses_is_counted(servers):
 @pytest.mark.slow
 def test_how_soon_a_call_runs_again_is_measured(servers):
     shown = run("rerun", "--targets", "child", "--turns", "1", "--calls", "2", environment=servers)
-    (line,) = (line for line in shown.splitlines() if line.startswith("| child |"))
-    calls, *seconds = map(float, line.split("|")[2:-1])
+    calls, *seconds = numbers(shown, "child")
     assert calls == 2
     assert all(0 < each < 60 for each in seconds)
 
@@ -156,8 +160,7 @@ def test_how_soon_a_call_runs_again_is_measured(servers):
 @pytest.mark.slow
 def test_how_soon_a_row_shows_an_end_is_measured(servers):
     shown = run("lag", "--calls", "3", "--load", "20", "--variants", "sync", environment=servers)
-    (line,) = (line for line in shown.splitlines() if line.startswith("| lrp_celery, sync |"))
-    assert all(0 < float(cell) < 30_000 for cell in line.split("|")[2:-1])
+    assert all(0 < cell < 30_000 for cell in numbers(shown, "lrp_celery, sync"))
 
 
 @pytest.mark.services

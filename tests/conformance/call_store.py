@@ -111,9 +111,9 @@ def timeless(record: CallRecord) -> dict[str, Any]:
     }
 
 
-def for_runs(record: CallRecord) -> dict[str, Any]:
-    """Return what a run may ask of its call's row."""
-    return {name: value for name, value in record.values().items() if name not in NOT_FOR_RUNS}
+def for_runs(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run may ask of its call's row, of the values of one."""
+    return {name: value for name, value in values.items() if name not in NOT_FOR_RUNS}
 
 
 def settlement_of(end: CallStatus) -> Settlement:
@@ -419,7 +419,7 @@ class CallStoreConformance:
         assert record is not None
         assert claim.record is not None
         assert claim.verdict is Verdict.GRANTED
-        assert for_runs(claim.record) == for_runs(replace(record, version=claim.record.version))
+        assert for_runs(claim.record.values()) == for_runs(replace(record, version=claim.record.version).values())
         assert (record.status, record.run, record.worker, record.pid) == ("started", "a", "worker-a", 7)
         assert record.lease_until is not None
         assert before <= record.lease_until - timedelta(seconds=10) <= store._now()
@@ -1369,8 +1369,7 @@ def plain(result: Any) -> Any:
         case dict():
             return [plain(part) for part in result.values()]
     if hasattr(result, "verdict"):
-        told = untimed(result.record) or {}
-        return result.verdict, {name: value for name, value in told.items() if name not in NOT_FOR_RUNS}
+        return result.verdict, for_runs(untimed(result.record) or {})
     return result
 
 

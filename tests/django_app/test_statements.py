@@ -255,7 +255,7 @@ def test_others_run_and_signals_are_heard_while_the_server_is_waited_for(session
     assert (heard, ran.is_set()) == ([1], True)
 
 
-def test_a_driver_that_is_not_psycopg_is_not_asked_so(monkeypatch, session):
+def test_where_no_wait_can_be_bounded_the_drivers_cursor_is_used(monkeypatch, session):
     monkeypatch.delattr("select.poll")
     connection = session.connection()
     assert "lrp_celery_statements" not in vars(connection)
