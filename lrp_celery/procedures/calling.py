@@ -94,10 +94,13 @@ class Calling:
         record = store.insert(order)
         if record is not None:
             return record
-        self.is_new = False
         known = store.look(order.call_id)
         if known is None:
             raise StoreError(f"Call {order.call_id!r} was being removed while it was made; make it again.")
+        if self._options.call_id is None:
+            # Nobody else has the id: a first try wrote the row, whose answer was lost together with its connection.
+            return known
+        self.is_new = False
         refuse_another(order, known)
         return None
 

@@ -24,6 +24,7 @@ from lrp_celery.tracking import observer
 from lrp_celery.tracking.holding import Held, Holder, gathering
 from lrp_celery.tracking.owned import Order
 from lrp_celery.tracking.publishing import publishing_as
+from lrp_celery.tracking.record import CallRecord
 from lrp_celery.tracking.sending import Sent, send_all, tell
 from lrp_celery.tracking.stencils import Stencils
 from lrp_celery.tracking.tracking import tracking_of
@@ -132,11 +133,21 @@ def _make_owned(app: Any, drafts: Sequence[tuple[Order, Envelope]], *, are_new: 
     runtime = runtime_of(app)
     runtime.check_transaction()
     store = runtime.of_new_call() if are_new else runtime.callers
-    made = store.insert_all([order for order, _ in drafts], refuse_another)
+    # Nobody else has ids that are new: where one is taken, a first try wrote the row, and its answer was lost.
+    ours: dict[str, CallRecord] = {}
+
+    def taken(order: Order, known: CallRecord) -> None:
+        if are_new:
+            ours[order.call_id] = known
+        else:
+            refuse_another(order, known)
+
+    made = store.insert_all([order for order, _ in drafts], taken)
+    ours.update((record.call_id, record) for record in made if record is not None)
     return {
-        record.call_id: envelope.of_generation(record.generation)
-        for record, (_, envelope) in zip(made, drafts, strict=True)
-        if record is not None and record.published_at is not None
+        order.call_id: envelope.of_generation(ours[order.call_id].generation)
+        for order, envelope in drafts
+        if order.call_id in ours and ours[order.call_id].published_at is not None
     }
 
 

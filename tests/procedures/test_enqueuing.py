@@ -394,3 +394,32 @@ def test_only_the_first_of_many_alike_goes_the_long_way(desk, monkeypatch):
     monkeypatch.setattr(Stencil, "send", lambda self, *args: cut.append(1) or honest(self, *args))
     calls.enqueue_many(desk.add.s(n) for n in range(10))
     assert len(cut) == 9
+
+
+@pytest.fixture
+def answers_lost(desk, monkeypatch):
+    """The store writes a new row, and what it answers is lost with the connection: its second try finds the id taken."""
+    make = desk.store._make
+    monkeypatch.setattr(desk.store, "_make", lambda order: make(order) and None)
+
+
+@pytest.mark.usefixtures("answers_lost")
+def test_a_call_whose_row_was_written_although_the_answer_was_lost_is_sent_at_once(desk):
+    one = desk.report.call("2026-10")
+    assert desk.ids_sent() == [one]
+    many = calls.enqueue_many([desk.report.s("2026-11"), desk.report.s("2026-12")])
+    assert desk.ids_sent() == many
+
+
+@pytest.mark.usefixtures("answers_lost")
+def test_eagerly_such_a_call_runs(desk):
+    desk.app.conf.task_always_eager = True
+    call_id = desk.report.call("2026-10")
+    assert desk.report.get_result(call_id, wait=1) == "2026-10"
+
+
+@pytest.mark.usefixtures("answers_lost")
+def test_rule_12_an_id_that_the_caller_chose_may_be_somebody_elses_call(desk):
+    # Whoever made that sends it; and if it was us, the relay does.
+    assert desk.report.using(call_id="october").call("2026-10") == "october"
+    assert desk.ids_sent() == []
