@@ -55,6 +55,8 @@ class Evidence:
     rows: Mapping[str, Row]
     attempts: Mapping[str, Sequence[Row]]
     results: Mapping[str, Any]
+    stored: Mapping[str, str]
+    """What django-celery-results says of the calls whose results it keeps: its status, by id."""
     deletions: Sequence[Row]
     orphans: int
     before: Census
@@ -246,6 +248,27 @@ def fates(evidence: Evidence) -> dict[str, Counter[str]]:
         counts["finished twice"] += ends > 1
         counts["without an outcome"] += last["status"] in OPEN
     return dict(found)
+
+
+def beside(evidence: Evidence) -> dict[str, Counter[str]]:
+    """Return, by who says it, what is said of the calls whose results django-celery-results keeps, where that is not so."""
+    found: dict[str, Counter[str]] = {"lrp_celery": Counter(), "django-celery-results": Counter()}
+    for call_id in evidence.accepted:
+        if evidence.wanted[call_id].more["task"] != "tests.chaos.stored":
+            continue
+        ours = evidence.history.get(call_id, [{"status": None}])[-1]["status"]
+        has_ended = bool(evidence.ended.get(call_id))
+        for name, status, open_ones in (
+            ("lrp_celery", ours, OPEN),
+            ("django-celery-results", evidence.stored.get(call_id), {"PENDING", "STARTED", "RETRY"}),
+        ):
+            counts = found[name]
+            counts["accepted"] += 1
+            counts["no row"] += status is None
+            counts["left open"] += status in open_ones
+            counts["failed, though its body had ended"] += has_ended and status in {"failed", "FAILURE"}
+            counts["no word of its success"] += has_ended and status not in {"succeeded", "SUCCESS"}
+    return found
 
 
 # --- I6

@@ -1,7 +1,8 @@
 """What really happened, kept outside the system: one line for each fact, in one file that only grows.
 
 Tasks, callers and the nemesis write it, each by one `write`, so that neither a kill nor another
-process can tear a line. Checkers compare with it what the system says of itself.
+process can tear a line. Checkers compare with it what the system says of itself. When something was
+is counted from the start of the machine: the clocks of some processes are set wrong on purpose.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ class Fact:
     call: str | None = None
     pid: int = 0
     at: float = 0.0
+    """In seconds since 1970, by the clock of whoever reads."""
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write(what: str, call: str | None = None, *, folder: Path | str | None = None, **more: Any) -> None:
     """Add a fact of this process; `folder` where the environment does not name it."""
-    line = json.dumps({"what": what, "call": call, "pid": os.getpid(), "at": time.time(), "more": more})
+    line = json.dumps({"what": what, "call": call, "pid": os.getpid(), "at": time.monotonic(), "more": more})
     place = Path(folder if folder is not None else os.environ[truth.FOLDER]) / NAME
     descriptor = os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -48,6 +50,7 @@ class Reader:
         self._place = folder / NAME
         self._offset = 0
         self._facts: list[Fact] = []
+        self._start = time.time() - time.monotonic()
 
     def facts(self) -> list[Fact]:
         """Return every fact so far, in the order in which they were written."""
@@ -58,8 +61,12 @@ class Reader:
             # Whole lines only: somebody may be writing one.
             whole = new[: new.rfind(b"\n") + 1]
             self._offset += len(whole)
-            self._facts += [Fact(**json.loads(line)) for line in whole.splitlines()]
+            self._facts += map(self._fact, whole.splitlines())
         return self._facts
+
+    def _fact(self, line: bytes) -> Fact:
+        told = json.loads(line)
+        return Fact(**{**told, "at": self._start + told["at"]})
 
 
 def read(folder: Path) -> list[Fact]:

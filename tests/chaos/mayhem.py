@@ -13,23 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import ledger
+from tests.chaos.databases import DOWN, ChaosDatabase
 from tests.chaos.work import nature_of, seconds
 from tests.integration.crashes import LEASE, processes_of
 from tests.services import PrivateServer, rabbitmq_server
 
-#: Each kind comes as often as it stands here before any of them comes once more.
+#: Each kind comes as often as it stands here before any of them comes once more; see `databases` for more.
 DECK = (
     *("kill child", "kill child", "kill worker", "kill worker", "kill side process", "kill caller"),
     *("freeze worker", "freeze child"),
     *("kill broker", "cut broker", "cut broker"),
-    *("cut database", "cut database", "restart database"),
 )
 #: What comes on top where somebody calls over HTTP.
 SERVERS_DECK = ("kill server", "kill server", "freeze server")
 #: Seconds between two faults, on average.
 PAUSE = 2.2
 FROZEN = 3 * LEASE + 0.5
-DOWN = 1.5
 #: Seconds for which it looks for a run to freeze, and for which that must go on for it to be met.
 AIM, REST = 3.0, 0.08
 
@@ -43,7 +42,7 @@ class Blow:
     choice: int
 
 
-def schedule(seed: int, deck: Sequence[str] = DECK) -> Iterator[Blow]:
+def schedule(seed: int, deck: Sequence[str]) -> Iterator[Blow]:
     """Yield disturbances without end."""
     chance = random.Random(seed)
     at = 0.0
@@ -59,7 +58,7 @@ class Nemesis:
 
     folder: Path
     broker: PrivateServer
-    database: PrivateServer
+    database: ChaosDatabase
     workers: list[Any]
     callers: list[Any]
     blows: Iterator[Blow]
@@ -175,18 +174,11 @@ class Nemesis:
         else:
             rabbitmq_server.control("close_all_connections", "cut", environment=dict(self.broker.environment))
 
-    def _cut_database(self, chance: random.Random) -> None:
-        import psycopg
-
-        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-        with psycopg.connect(self.database.url, autocommit=True) as connection:
-            connection.execute(f"{others} AND backend_type = 'client backend'")
+    def _cut_database(self, _: random.Random) -> None:
+        self.database.cut()
 
     def _restart_database(self, chance: random.Random) -> None:
-        # As `pg_ctl -m immediate` does.
-        self.database._end(signal.SIGQUIT)
-        time.sleep(chance.uniform(0, DOWN))
-        self.database.launch()
+        self.database.restart(chance)
 
 
 def _goes_on(fact: ledger.Fact, orders: Mapping[str | None, Mapping[str, Any]]) -> bool:

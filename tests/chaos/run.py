@@ -1,8 +1,9 @@
 """Random chaos with real processes: `python -m tests.chaos.run --seed 7 --calls 5000 --broker redis`.
 
-Two workers and two callers of their own on a broker and a PostgreSQL of their own, all of which are
+Two workers and two callers of their own on a broker and a database of their own, all of which are
 killed, frozen and cut by a schedule that follows from the seed, while calls are purged. With `--http` one of
-the callers is another service, and the server over which it calls is killed, too. When all the calls are made
+the callers is another service, and the server over which it calls is killed, too; with `--clocks` one worker
+lives an hour ahead, the other an hour behind. When all the calls are made
 everything is left in peace; then the invariants are checked. Exits 1 if one is violated.
 """
 
@@ -12,12 +13,13 @@ import argparse
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,7 @@ from typing import Any
 
 import django
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import override_settings
 
 if __name__ == "__main__":
@@ -34,13 +37,15 @@ if __name__ == "__main__":
 
 from tests import services
 from tests.chaos import ledger
-from tests.chaos.invariants import Census, Evidence, fates, may_come_again, refused_writes, violations
+from tests.chaos.clocks import wrong_clocks
+from tests.chaos.databases import DATABASES, DECKS, OURS, ChaosDatabase
+from tests.chaos.invariants import Census, Evidence, beside, fates, may_come_again, refused_writes, violations
 from tests.chaos.mayhem import DECK, SERVERS_DECK, Nemesis, children_of, schedule
 from tests.chaos.terms import RETENTION, SILENT_AFTER, TOMBSTONE
 from tests.chaos.work import nature_of
+from tests.integration import history
 from tests.integration.crashes import QUICK, processes_of
-from tests.integration.harness import Process, Room, eventually, migrate
-from tests.services.databases import postgres_settings
+from tests.integration.harness import ROOT, Process, Room, eventually, migrate
 from tests.services.process import own_folder
 
 WORKERS = CALLERS = 2
@@ -51,8 +56,6 @@ TICK = 0.05
 LIVES = 1000
 #: How often it is looked at what workers hold, at the start and at the end.
 CENSUSES = 10
-#: By what the database knows the workers' connections.
-OURS = "chaos-worker"
 #: Seconds within which all must be calm, once nothing is disturbed any more.
 CALM = 90.0
 TRACKING: dict[str, Any] = {
@@ -63,18 +66,6 @@ TRACKING: dict[str, Any] = {
 }
 REDIS = {"visibility_timeout": 5, "unacked_restore_interval": 1, "unacked_restore_throttle": 1, "socket_timeout": 5}
 RABBITMQ = {"confirm_publish": True}
-
-_DELETIONS = """
-CREATE TABLE lrp_test_deletions (call_id varchar(200), task varchar(255), terminal_at timestamptz, deleted_at timestamptz);
-CREATE FUNCTION lrp_test_deleted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-    INSERT INTO lrp_test_deletions VALUES (OLD.call_id, OLD.task, OLD.terminal_at, clock_timestamp()); RETURN NULL;
-END $$;
-CREATE TRIGGER lrp_test_deleted AFTER DELETE ON lrp_celery_call FOR EACH ROW EXECUTE FUNCTION lrp_test_deleted();
-"""
-_WAITING = """
-SELECT extract(epoch FROM clock_timestamp() - query_start)::float, left(query, 200) FROM pg_stat_activity
-WHERE wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '1 second'
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,11 +78,14 @@ class Plan:
     broker: str
     http: bool = False
     """Whether one of the callers calls over HTTP."""
+    database: str = "postgres"
+    clocks: bool = False
+    """Whether the workers' clocks are wrong, each by an hour."""
 
     @property
     def deck(self) -> tuple[str, ...]:
         """The blows that come."""
-        return (*DECK, *SERVERS_DECK) if self.http else DECK
+        return (*DECK, *DECKS[self.database], *(SERVERS_DECK if self.http else ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,17 +114,28 @@ class Findings:
         }
         lines = [f"{self.plan}: {self.seconds:.0f} s", f"{self.evidence.before} -> {self.evidence.after}"]
         lines += [f"{name}: {dict(count) if isinstance(count, Counter) else count}" for name, count in counts.items()]
-        lines += ["what became of the calls that callers were told about:", *self._table()]
+        lines += ["what became of the calls that callers were told about:", *self._fates()]
+        lines += ["what is said of the calls of tests.chaos.stored:", *self._beside()]
         for name, said in self.violations.items():
             lines += [f"{name} VIOLATED, {len(said)} times:", *(f"    {each}" for each in said[:20])]
         return "\n".join([*lines, "every invariant holds" if not self.violations else "NOT every invariant holds"])
 
-    def _table(self) -> Iterator[str]:
-        columns = ("accepted", "finished", "finished twice", "without an outcome")
-        yield f"    {'':28}" + "".join(f"{column:>20}" for column in columns)
-        for task, counts in sorted(fates(self.evidence).items()):
-            name = f"{task.rpartition('.')[2]}{'' if nature_of(task).owned else ' (plain Celery)'}"
-            yield f"    {name:28}" + "".join(f"{counts[column]:>20}" for column in columns)
+    def _fates(self) -> Iterator[str]:
+        found = {
+            f"{task.rpartition('.')[2]}{'' if nature_of(task).owned else ' (plain Celery)'}": counts
+            for task, counts in fates(self.evidence).items()
+        }
+        return _table(found, ("accepted", "finished", "finished twice", "without an outcome"))
+
+    def _beside(self) -> Iterator[str]:
+        columns = ("accepted", "no row", "left open", "no word of its success", "failed, though its body had ended")
+        return _table(beside(self.evidence), columns)
+
+
+def _table(rows: Mapping[str, Mapping[str, int]], columns: Sequence[str]) -> Iterator[str]:
+    yield f"    {'':28}" + "".join(f"{column:>{len(column) + 4}}" for column in columns)
+    for name, counts in sorted(rows.items()):
+        yield f"    {name:28}" + "".join(f"{counts[column]:>{len(column) + 4}}" for column in columns)
 
 
 class CallerProcess(Process):
@@ -164,21 +169,18 @@ class Purger:
     """Purges all the while, and looks whether anybody waits long for a lock."""
 
     room: Room
-    url: str
+    database: ChaosDatabase
     _over: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
         """Go on until `stop`; silent about a database that is away."""
-        import psycopg
-
         from django_app.purge import purge
 
         while not self._over.wait(0.5):
             try:
                 purge(using=self.room.alias)
-                with psycopg.connect(self.url, connect_timeout=2, autocommit=True) as connection:
-                    for seconds, query in connection.execute(_WAITING):
-                        ledger.write("waits", folder=self.room.folder, seconds=seconds, query=query)
+                for seconds, query in self.database.waits():
+                    ledger.write("waits", folder=self.room.folder, seconds=seconds, query=query)
             except Exception:
                 connections[self.room.alias].close()
         connections[self.room.alias].close()
@@ -204,7 +206,9 @@ def play(plan: Plan, folder: Path, blocker: Any) -> Findings:
         room, broker, database = _room(plan, folder, blocker, stack)
         environment = room._environment({}, TRACKING, room.database)
         environment |= {"DJANGO_SETTINGS_MODULE": "tests.chaos.settings", "TMPDIR": str(temporary)}
-        workers = [_worker(room, f"w{n + 1}", environment | {"PGAPPNAME": OURS}) for n in range(WORKERS)]
+        _make_tables_of_others(environment)
+        clocks = wrong_clocks(folder) if plan.clocks else [{}] * WORKERS
+        workers = [_worker(room, f"w{n + 1}", environment | {"PGAPPNAME": OURS} | clocks[n]) for n in range(WORKERS)]
         callers = [CallerProcess(f"caller{n + 1}", environment, folder, plan.seed + n) for n in range(CALLERS)]
         servers = [_server(room)] if plan.http else []
         if servers:
@@ -214,7 +218,7 @@ def play(plan: Plan, folder: Path, blocker: Any) -> Findings:
             process.start()
         for worker in workers:
             worker.wait_until_ready()
-        before = _warm(room, workers)
+        before = _warm(room, workers, database)
         nemesis = Nemesis(
             folder=folder,
             broker=broker,
@@ -225,7 +229,7 @@ def play(plan: Plan, folder: Path, blocker: Any) -> Findings:
             blows=schedule(plan.seed, plan.deck),
             reader=ledger.Reader(folder),
         )
-        with Purger(room=room, url=database.url).running():
+        with Purger(room=room, database=database).running():
             while not _is_over(plan, nemesis.reader.facts()):
                 nemesis.tick()
                 time.sleep(TICK)
@@ -234,7 +238,7 @@ def play(plan: Plan, folder: Path, blocker: Any) -> Findings:
                 caller.stop()
             nemesis.callers.clear()
             _calm(room, nemesis)
-        evidence = _evidence(room, before, _least(room, workers))
+        evidence = _evidence(room, before, _least(workers, database))
     return Findings(plan=plan, seconds=time.monotonic() - began, evidence=evidence, violations=violations(evidence))
 
 
@@ -246,24 +250,16 @@ def _is_over(plan: Plan, facts: list[ledger.Fact]) -> bool:
 # --- The grounds
 
 
-def _room(plan: Plan, folder: Path, blocker: Any, stack: contextlib.ExitStack) -> tuple[Room, Any, Any]:
-    import psycopg
-
-    database = stack.enter_context(services.private_postgres())
-    with psycopg.connect(database.url, autocommit=True) as server:
-        # What is committed survives the server, if not a power cut.
-        server.execute("ALTER DATABASE postgres SET synchronous_commit = on")
-    settings = postgres_settings(database.url, "postgres")
-    alias = f"chaos_{plan.broker}"
-    migrate(alias, settings, blocker)
-    with psycopg.connect(database.url, autocommit=True) as server:
-        server.execute(_DELETIONS)
+def _room(plan: Plan, folder: Path, blocker: Any, stack: contextlib.ExitStack) -> tuple[Room, Any, ChaosDatabase]:
+    database = stack.enter_context(DATABASES[plan.database](folder))
+    alias = f"chaos_{plan.broker}_{plan.database}"
+    migrate(alias, database.settings, blocker, history.install_deletions)
     maker = {"redis": services.private_redis, "rabbitmq": services.private_rabbitmq}[plan.broker]
     broker = stack.enter_context(maker())
     room = Room(
         name=f"chaos-{plan.broker}-{plan.seed}",
         alias=alias,
-        database=settings,
+        database=database.settings,
         settings={
             "broker_url": broker.url,
             "broker_transport_options": REDIS if plan.broker == "redis" else RABBITMQ,
@@ -271,6 +267,7 @@ def _room(plan: Plan, folder: Path, blocker: Any, stack: contextlib.ExitStack) -
             "broker_connection_max_retries": None,
             "task_default_queue": f"chaos-{plan.seed}",
             "task_ignore_result": True,
+            "result_backend": "django-db",
             "worker_prefetch_multiplier": 1,
             "worker_proc_alive_timeout": 30,
             "include": ["tests.chaos.work"],
@@ -289,6 +286,11 @@ def _worker(room: Room, name: str, environment: dict[str, str]) -> Process:
     return Process(name, arguments, environment, room.folder)
 
 
+def _make_tables_of_others(environment: Mapping[str, str]) -> None:
+    command = [sys.executable, "-m", "django", "migrate", "django_celery_results", "--verbosity", "0"]
+    subprocess.run(command, env={**os.environ, **environment}, cwd=ROOT, check=True)
+
+
 def _server(room: Room) -> Any:
     # Not installed where nobody calls over HTTP.
     from tests.http.servers import Server
@@ -299,7 +301,7 @@ def _server(room: Room) -> Any:
 # --- Start and end
 
 
-def _warm(room: Room, workers: list[Process]) -> Census:
+def _warm(room: Room, workers: list[Process], database: ChaosDatabase) -> Census:
     """Return the most that workers hold once every process has had something to do."""
     reader = ledger.Reader(room.folder)
 
@@ -308,30 +310,21 @@ def _warm(room: Room, workers: list[Process]) -> Census:
         return children <= {fact.pid for fact in reader.facts() if fact.what == "ended"}
 
     eventually("every child has worked", have_all_worked, 60)
-    found = list(_censuses(room, workers))
+    found = list(_censuses(workers, database))
     return Census(connections=max(each.connections for each in found), memory=max(each.memory for each in found))
 
 
-def _least(room: Room, workers: list[Process]) -> Census:
+def _least(workers: list[Process], database: ChaosDatabase) -> Census:
     """Return the least that workers hold: what leaks stays."""
-    found = list(_censuses(room, workers))
+    found = list(_censuses(workers, database))
     return Census(connections=min(each.connections for each in found), memory=min(each.memory for each in found))
 
 
-def _censuses(room: Room, workers: list[Process]) -> Iterator[Census]:
+def _censuses(workers: list[Process], database: ChaosDatabase) -> Iterator[Census]:
     for _ in range(CENSUSES):
-        yield _census(room, workers)
+        memories = [_memory(pid) for worker in workers for pid in processes_of(worker)[0]]
+        yield Census(connections=database.connections(), memory=sum(memories) // max(len(memories), 1))
         time.sleep(0.2)
-
-
-def _census(room: Room, workers: list[Process]) -> Census:
-    memories = [_memory(pid) for worker in workers for pid in processes_of(worker)[0]]
-    connections[room.alias].close()
-    with connections[room.alias].cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", [OURS])
-        (count,) = cursor.fetchone()
-    connections[room.alias].close()
-    return Census(connections=count, memory=sum(memories) // max(len(memories), 1))
 
 
 def _memory(pid: int) -> int:
@@ -359,16 +352,11 @@ def _calm(room: Room, nemesis: Nemesis) -> None:
 
 def _evidence(room: Room, before: Census, after: Census) -> Evidence:
     from django_app.models import Attempt, Call, LogLine, Payload
-    from tests.integration import history
 
     connection = connections[room.alias]
     attempts: dict[str, list[Any]] = {}
     for attempt in Attempt.objects.using(room.alias).values():
         attempts.setdefault(attempt["call_id"], []).append(attempt)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT call_id, task, terminal_at, deleted_at FROM lrp_test_deletions")
-        names = ("call_id", "task", "terminal_at", "deleted_at")
-        deletions = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     rows = {row["call_id"]: row for row in Call.objects.using(room.alias).values()}
     orphans = sum(
         model._default_manager.using(room.alias).exclude(call_id__in=list(rows)).count()
@@ -380,12 +368,19 @@ def _evidence(room: Room, before: Census, after: Census) -> Evidence:
         states=history.read(connection),
         rows=rows,
         attempts=attempts,
+        stored=_stored(connection),
         results={call_id: json.loads(result) for call_id, result in payloads if result is not None},
-        deletions=deletions,
+        deletions=history.deletions(connection),
         orphans=orphans,
         before=before,
         after=after,
     )
+
+
+def _stored(connection: BaseDatabaseWrapper) -> dict[str, str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT task_id, status FROM django_celery_results_taskresult")
+        return dict(cursor.fetchall())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -394,13 +389,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--calls", type=int, default=5000)
     parser.add_argument("--broker", choices=["redis", "rabbitmq"], default="redis")
+    parser.add_argument("--database", choices=list(DATABASES), default="postgres")
+    parser.add_argument("--clocks", action="store_true", help="set the workers' clocks wrong, each by an hour")
     parser.add_argument("--http", action="store_true", help="let one of the callers call over HTTP")
     parser.add_argument("--folder", type=Path, help="where logs and ledger stay; a new one by default")
     asked = parser.parse_args(argv)
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="lrp-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     blocker = SimpleNamespace(unblock=contextlib.nullcontext)
-    plan = Plan(seed=asked.seed, calls=asked.calls, broker=asked.broker, http=asked.http)
+    plan = Plan(
+        seed=asked.seed,
+        calls=asked.calls,
+        broker=asked.broker,
+        database=asked.database,
+        clocks=asked.clocks,
+        http=asked.http,
+    )
     print(f"{plan}, logs in {folder}", flush=True)
     findings = play(plan, folder, blocker)
     print(findings)

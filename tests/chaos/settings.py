@@ -2,6 +2,7 @@
 
 from tests.chaos.terms import RETENTION
 from tests.integration.settings import *  # noqa: F403
-from tests.integration.settings import LRP_CELERY
+from tests.integration.settings import INSTALLED_APPS, LRP_CELERY
 
+INSTALLED_APPS = [*INSTALLED_APPS, "django_celery_results"]
 LRP_CELERY["RETENTION"] = RETENTION

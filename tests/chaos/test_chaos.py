@@ -1,4 +1,4 @@
-"""A short run of random chaos for each broker; `python -m tests.chaos.run` plays longer ones."""
+"""A short run of random chaos for each broker and each database; `python -m tests.chaos.run` plays longer ones."""
 
 import os
 
@@ -15,6 +15,9 @@ SHORT = {
     "redis": Plan(seed=7, calls=200, broker="redis"),
     "rabbitmq": Plan(seed=8, calls=200, broker="rabbitmq"),
     "over http": Plan(seed=9, calls=200, broker="redis", http=True),
+    "wrong clocks": Plan(seed=10, calls=200, broker="redis", clocks=True),
+    "mysql": Plan(seed=11, calls=200, broker="redis", database="mysql"),
+    "sqlite": Plan(seed=12, calls=200, broker="rabbitmq", database="sqlite"),
 }
 
 

@@ -1,11 +1,12 @@
 """Each checker of chaos, shown a history that it must object to, and one that it must not."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.chaos import ledger
-from tests.chaos.invariants import INVARIANTS, Census, Evidence, fates, refused_writes, violations
+from tests.chaos.invariants import INVARIANTS, Census, Evidence, beside, fates, refused_writes, violations
 from tests.chaos.ledger import Fact
 from tests.chaos.mayhem import DECK, schedule
 from tests.chaos.work import right_value
@@ -59,7 +60,7 @@ AGAIN = [LIFE[1] | {"pid": 8, "is_new": True}, LIFE[2] | {"pid": 8}]
 
 
 def evidence(facts=None, states=LIFE, rows=None, **more):
-    made = {"attempts": {}, "results": {"a": right_value(5)}, "deletions": [], "orphans": 0}
+    made = {"attempts": {}, "results": {"a": right_value(5)}, "deletions": [], "orphans": 0, "stored": {}}
     made |= {"before": CALM, "after": CALM, "states": states}
     made |= {"facts": [*wanted(), *ran()] if facts is None else facts}
     return Evidence(**made | {"rows": {"a": row()} if rows is None else rows} | more)
@@ -271,9 +272,26 @@ def test_what_became_of_the_accepted_calls_is_counted_by_their_tasks():
     }
 
 
+def test_what_others_say_of_the_same_calls_stands_beside_what_we_say():
+    facts = [each for call in "abcd" for each in (*wanted("stored", call), *ran(call))] + wanted("stored", "e")
+    states = [state("succeeded", call, end=2) for call in "abcd"] + [state("started", "e")]
+    said = {"a": "SUCCESS", "b": "STARTED", "c": "FAILURE"}
+    nothing = {"no row": 0, "left open": 0, "failed, though its body had ended": 0, "no word of its success": 0}
+    assert beside(evidence(facts, states, stored=said)) == {
+        "lrp_celery": {**nothing, "accepted": 5, "left open": 1},
+        "django-celery-results": {
+            "accepted": 5,
+            "no row": 2,
+            "left open": 1,
+            "failed, though its body had ended": 1,
+            "no word of its success": 3,
+        },
+    }
+
+
 def test_the_same_seed_gives_the_same_schedule_in_which_every_fault_comes():
     first, second, other = (
-        [blow for blow, _ in zip(schedule(seed), range(2 * len(DECK)), strict=False)] for seed in (1, 1, 2)
+        [blow for blow, _ in zip(schedule(seed, DECK), range(2 * len(DECK)), strict=False)] for seed in (1, 1, 2)
     )
     assert first == second != other
     assert sorted(blow.kind for blow in first) == sorted(2 * DECK)
@@ -291,3 +309,4 @@ def test_the_ledger_returns_what_was_written_and_no_torn_line(tmp_path):
         ("saw", "a", {"status": "started"}),
         ("fault", None, {"kind": "kill child"}),
     ]
+    assert time.time() - 60 < found[0].at <= found[1].at <= time.time()

@@ -27,6 +27,7 @@ from celery import Celery
 from celery._state import get_current_app
 from celery.result import AsyncResult
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q
 from django.test import override_settings
 from pytest_django import DjangoDbBlocker
@@ -642,10 +643,16 @@ class Workshop:
         return database
 
 
-def migrate(alias: str, database: Database, blocker: DjangoDbBlocker) -> None:
-    """Make the tables, and have the database keep their history."""
+def migrate(
+    alias: str,
+    database: Database,
+    blocker: DjangoDbBlocker,
+    *also: Callable[[BaseDatabaseWrapper], None],
+) -> None:
+    """Make the tables, and have the database keep their history; and do what is to be done `also` with the connection."""
     with blocker.unblock(), services.database_alias(alias, database):
-        history.install(connections[alias])
+        for prepare in (history.install, *also):
+            prepare(connections[alias])
 
 
 def lost() -> int:

@@ -4,6 +4,8 @@ Triggers see each write, whoever makes it and however short-lived it is: what a 
 who polls could miss.
 """
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -15,6 +17,7 @@ FIXED = (
 )  # fmt: skip
 #: Of these a removal leaves nothing.
 BLANKED = ("last_error", "error_type")
+INSTANTS = ("enqueued_at", "started_at", "terminal_at", "removed_at", "abort_requested_at", "deleted_at")
 COLUMNS = ("call_id", *FIXED, "stop_reason", "removed_at", "abort_requested_at", "remove_when_settled", "version")
 #: Whether the row was made so, and not changed.
 IS_NEW = "is_new"
@@ -28,6 +31,15 @@ CREATE TABLE lrp_test_history (
     is_new boolean
 )
 """
+_DELETIONS = """
+CREATE TABLE lrp_test_deletions (call_id varchar(200), task varchar(255), terminal_at {instant}, deleted_at {instant})
+"""
+#: What the database's clock says, if anything later; SQLite's counts thousandths.
+_NOW = {
+    "postgresql": "clock_timestamp()",
+    "sqlite": "strftime('%Y-%m-%d %H:%M:%f', 'now', '+0.001 seconds')",
+    "mysql": "UTC_TIMESTAMP(6)",
+}
 _VENDORS = {
     "postgresql": {"serial": "bigserial PRIMARY KEY", "binary": "", "instant": "timestamptz"},
     "sqlite": {"serial": "integer PRIMARY KEY AUTOINCREMENT", "binary": "", "instant": "datetime"},
@@ -51,20 +63,35 @@ def install(connection: BaseDatabaseWrapper) -> None:
             cursor.execute(statement)
 
 
+def install_deletions(connection: BaseDatabaseWrapper) -> None:
+    """Let it keep, too, which of them were deleted, and when."""
+    insert = (
+        f"INSERT INTO lrp_test_deletions VALUES (OLD.call_id, OLD.task, OLD.terminal_at, {_NOW[connection.vendor]})"
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(_DELETIONS.format(**_VENDORS[connection.vendor]))
+        for statement in _trigger(connection.vendor, "lrp_test_deleted", "DELETE", insert):
+            # Not as a query with parameters: SQLite's clock has a per cent sign.
+            cursor.execute(statement)
+
+
 def _triggers(vendor: str, insert: str) -> list[str]:
     if vendor == "postgresql":
-        said = insert.format(is_new="TG_OP = 'INSERT'")
-        body = f"$$ BEGIN {said}; RETURN NULL; END $$"
-        events = "AFTER INSERT OR UPDATE ON lrp_celery_call FOR EACH ROW"
-        return [
-            f"CREATE FUNCTION lrp_test_note() RETURNS trigger LANGUAGE plpgsql AS {body}",
-            f"CREATE TRIGGER lrp_test_note {events} EXECUTE FUNCTION lrp_test_note()",
-        ]
+        return _trigger(vendor, "lrp_test_note", "INSERT OR UPDATE", insert.format(is_new="TG_OP = 'INSERT'"))
     return [
-        f"CREATE TRIGGER lrp_test_note_{event} AFTER {event} ON lrp_celery_call FOR EACH ROW "
-        f"BEGIN {insert.format(is_new=is_new)}; END"
-        for event, is_new in (("insert", "TRUE"), ("update", "FALSE"))
+        statement
+        for event, is_new in (("INSERT", "TRUE"), ("UPDATE", "FALSE"))
+        for statement in _trigger(vendor, f"lrp_test_note_{event}", event, insert.format(is_new=is_new))
     ]
+
+
+def _trigger(vendor: str, name: str, event: str, insert: str) -> list[str]:
+    when = f"CREATE TRIGGER {name} AFTER {event} ON lrp_celery_call FOR EACH ROW"
+    if vendor == "postgresql":
+        body = f"$$ BEGIN {insert}; RETURN NULL; END $$"
+        function = f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS {body}"
+        return [function, f"{when} EXECUTE FUNCTION {name}()"]
+    return [f"{when} BEGIN {insert}; END"]
 
 
 def read(connection: BaseDatabaseWrapper, call_id: str | None = None) -> list[dict[str, Any]]:
@@ -76,7 +103,28 @@ def read(connection: BaseDatabaseWrapper, call_id: str | None = None) -> list[di
             cursor.execute(f"{query} ORDER BY seq")
         else:
             cursor.execute(f"{query} WHERE call_id = %s ORDER BY seq", [call_id])
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return [_state(names, row) for row in cursor.fetchall()]
+
+
+def deletions(connection: BaseDatabaseWrapper) -> list[dict[str, Any]]:
+    """Return the calls that were deleted, and when."""
+    names = ("call_id", "task", "terminal_at", "deleted_at")
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {', '.join(names)} FROM lrp_test_deletions")
+        return [_state(names, row) for row in cursor.fetchall()]
+
+
+def _state(names: Sequence[str], row: Sequence[Any]) -> dict[str, Any]:
+    values = dict(zip(names, row, strict=True))
+    return {name: _instant(value) if name in INSTANTS else value for name, value in values.items()}
+
+
+def _instant(value: Any) -> datetime | None:
+    """Return a point in time: SQLite gives it as text, MySQL without saying that it is in UTC."""
+    if value is None:
+        return None
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def changed_after_the_end(states: list[dict[str, Any]]) -> list[str]:

@@ -56,9 +56,8 @@ def _pass(boundary: str, call_id: str, answer: Any = None) -> None:
             hold(call_id, place=boundary)
 
 
-def _guard(owner: Any, method: str, call_id_of: Any, name: str | None = None) -> None:
+def _guard(owner: Any, method: str, call_id_of: Any, name: str) -> None:
     original = getattr(owner, method)
-    name = name or method
 
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
         call_id = call_id_of(self, *args)
@@ -73,16 +72,29 @@ def _guard(owner: Any, method: str, call_id_of: Any, name: str | None = None) ->
     setattr(owner, method, guarded)
 
 
+#: What is guarded, by its name: whose method, and which call its arguments are about.
+_GUARDED: dict[str, tuple[Any, str, Any]] = {
+    "insert": (DjangoTrackingStore, "insert", lambda _, order: order.call_id),
+    "claim": (DjangoTrackingStore, "claim", lambda _, delivery: delivery.call_id),
+    "settle": (DjangoTrackingStore, "settle", lambda _, call_id, *__: call_id),
+    "attend": (DjangoTrackingStore, "attend", lambda _, call_id, *__: call_id),
+    "sending": (DjangoTrackingStore, "sending", lambda _, call_id, *__: call_id),
+    "publish": (Envelope, "publish", lambda envelope, *_: envelope.headers["id"]),
+    "acknowledge": (Message, "ack", lambda message: (message.headers or {}).get("id")),
+}
+#: What is handed to the broker, before it has said that it has it.
+_SENT: tuple[tuple[Any, str, Any], ...] = (
+    (redis.Channel, "_put", lambda _, __, message: message["headers"].get("id")),
+    (amqp.Channel, "_basic_publish", lambda _, message, *__: (message.headers or {}).get("id")),
+)
+#: All boundaries that there are.
+ALL = frozenset({"body", *(f"{when}-{name}" for name in (*_GUARDED, "send") for when in ("before", "after"))})
+
 if truth.FOLDER in os.environ:
-    _guard(DjangoTrackingStore, "insert", lambda _, order: order.call_id)
-    _guard(DjangoTrackingStore, "claim", lambda _, delivery: delivery.call_id)
-    for _method in ("settle", "attend", "sending"):
-        _guard(DjangoTrackingStore, _method, lambda _, call_id, *__: call_id)
-    _guard(Envelope, "publish", lambda envelope, *_: envelope.headers["id"])
-    # What is handed to the broker, before it has said that it has it.
-    _guard(redis.Channel, "_put", lambda _, __, message: message["headers"].get("id"), "send")
-    _guard(amqp.Channel, "_basic_publish", lambda _, message, *__: (message.headers or {}).get("id"), "send")
-    _guard(Message, "ack", lambda message: (message.headers or {}).get("id"), "acknowledge")
+    for _name, _place in _GUARDED.items():
+        _guard(*_place, _name)
+    for _place in _SENT:
+        _guard(*_place, "send")
 
 
 @procedure
