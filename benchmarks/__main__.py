@@ -18,6 +18,7 @@ ALL: Sequence[tuple[Sequence[str], Sequence[str]]] = (
     (["latency"], ["--calls", "30"]),
     (["rerun"], ["--turns", "3"]),
     (["owning"], ["--rounds", "2"]),
+    (["owning", "--no-fsync"], ["--rounds", "2"]),
     (["purge"], ["--rows", "200000"]),
 )
 

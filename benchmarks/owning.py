@@ -1,6 +1,6 @@
 """What owning a call costs: CPU seconds per call of a procedure, beside a plain Celery call.
 
-    python -m benchmarks.owning [--rounds 5] [--calls 2000] [--backend]
+    python -m benchmarks.owning [--rounds 5] [--calls 2000] [--backend] [--no-fsync]
 
 Both are set up alike: neither has Celery keep results, or, with `--backend`, both have it keep them in Redis,
 though a procedure's row has its result already.
@@ -8,7 +8,7 @@ Counted are publisher, worker, side process, PostgreSQL and Redis together, so n
 servers that the environment names (see `servers`): his share would be added to both and flatter us.
 All calls are published before the worker takes the first, for one that waits for messages spends more
 on each, and we would be measuring who publishes faster. The two take turns; the ratio is taken round by
-round.
+round. With `--no-fsync` PostgreSQL does not wait for its disk, and keeps no promise: the difference is what that costs.
 """
 
 import argparse
@@ -60,10 +60,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--backend", action="store_true", help="Celery keeps results in Redis")
+    parser.add_argument("--no-fsync", action="store_true", help="PostgreSQL does not wait for its disk")
     chosen = parser.parse_args()
     kinds = ("redis", "procedures") if chosen.backend else ("bare", "owned")
     ratios = []
-    with tempfile.TemporaryDirectory() as folder, grounds() as ground:
+    with tempfile.TemporaryDirectory() as folder, grounds(fsync_us=None if chosen.no_fsync else 0) as ground:
         benches = [Bench(kind, Path(folder)) for kind in kinds]
         benches[1].migrate()
         for number in range(1, chosen.rounds + 1):

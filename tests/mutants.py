@@ -531,6 +531,13 @@ MUTANTS = [
         "tests/django_app/test_rollup.py counted_by_the_statement",
     ),
     Mutant(
+        "plainly: the planner believes that the conditions hold for no row",
+        "django_app/stores/plainly.py",
+        "CASE WHEN {story.only_if} THEN TRUE ELSE FALSE END",
+        "{story.only_if}",
+        "tests/django_app/test_plainly.py nobody_has_analysed",
+    ),
+    Mutant(
         "relay: a message that was taken just now counts as lost",
         "lrp_celery/procedures/relay.py",
         "            self._pause(_TAKEN)\n",

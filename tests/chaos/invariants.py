@@ -23,8 +23,8 @@ Row = Mapping[str, Any]
 OPEN = {"submitted", "started", "retrying"}
 DONE = ("succeeded", None)
 LOST = ("failed", "worker_lost")
-#: Faults that may cost a run.
-HARMS = {"kill child", "kill worker", "freeze worker", "freeze child"}
+#: Faults that may cost a run, as what freezes a process may.
+HARMS = {"kill child", "kill worker"}
 #: Faults after which callers publish plain tasks without a row, and for how many seconds they may: the worker makes it.
 BLINDS = {"cut database", "restart database"}
 BLIND = 10.0
@@ -169,7 +169,8 @@ def _right_ends(evidence: Evidence, call_id: str) -> Iterator[tuple[str, str | N
 
 def _was_harmed(evidence: Evidence, last: Row) -> bool:
     since, until = last["enqueued_at"].timestamp(), last["terminal_at"].timestamp()
-    return any(fact.more["kind"] in HARMS and since <= fact.at <= until for fact in evidence.of("fault"))
+    kills = (fact for fact in evidence.of("fault") if fact.more["kind"] in HARMS)
+    return any(since <= fact.at <= until for fact in (*kills, *evidence.of("froze")))
 
 
 def _true_success(evidence: Evidence, call_id: str, last: Row) -> Iterator[str]:

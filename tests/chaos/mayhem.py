@@ -152,6 +152,8 @@ class Nemesis:
             with contextlib.suppress(ProcessLookupError):
                 send(signal.SIGCONT)
 
+        # It may have looked for its victim for a while.
+        ledger.write("froze", folder=self.folder)
         with contextlib.suppress(ProcessLookupError):
             send(signal.SIGSTOP)
             self._frozen[key] = (time.monotonic() + FROZEN, thaw)

@@ -68,8 +68,9 @@ def evidence(facts=None, states=LIFE, rows=None, **more):
 
 def lost(task, fault="kill child", **more):
     end = state("failed", reason="worker_lost", end=2)
+    harm = fact("froze", None) if fault == "froze" else fact("fault", None, kind=fault)
     return evidence(
-        [*wanted(task), ran()[0], fact("fault", None, kind=fault)],
+        [*wanted(task), ran()[0], harm],
         [*LIFE[:2], end],
         {"a": row("failed", task=task, **more)},
     )
@@ -95,6 +96,7 @@ RIGHT = {
     "a call that nobody was told about, and that was never made": evidence(wanted()[:1], [], {}),
     "a call that nobody was told about, and that was made": evidence([*wanted()[:1], *ran()]),
     "one that is not idempotent was lost": lost("once"),
+    "one that is not idempotent was frozen": lost("once", "froze"),
     "an idempotent one was lost too often": lost("again", losses=3),
     "one was lost, and ran again": evidence(
         [*wanted(), *ran(), *ran(attempt=2, pid=8)],
@@ -150,6 +152,7 @@ WRONG = {
     "its row has gone, and no purge took it": ({"I1"}, evidence(rows={})),
     "an idempotent one was given up": ({"I1"}, lost("again", losses=1)),
     "it was given up, and nothing had been killed": ({"I1"}, lost("once", "cut broker")),
+    "it was given up, and something was to be frozen, but not yet": ({"I1"}, lost("once", "freeze worker")),
     "it was discarded": (
         {"I1"},
         evidence(states=[*LIFE[:2], state("discarded", reason="lost", end=2)], rows={"a": row("discarded")}),

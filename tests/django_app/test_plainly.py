@@ -140,3 +140,27 @@ def test_any_text_may_stand_in_an_array(postgres_alias):
             "SELECT %s::bigint[], %s::boolean[]", [array_literal([1, None, -5]), array_literal([True, False])]
         )
         assert cursor.fetchone() == ([1, None, -5], [True, False])
+
+
+def test_many_reports_on_a_table_that_nobody_has_analysed_are_not_compared_with_each_of_its_rows(store, postgres_alias):
+    # Large enough for the planner to think that it makes no difference.
+    calls = [new_id() for _ in range(8000)]
+    with connections[postgres_alias].cursor() as cursor:
+        # Forgets what is known of the columns.
+        cursor.execute("TRUNCATE lrp_celery_call CASCADE")
+        store.enqueue_all([Enqueued(call_id=call_id, facts=FACTS) for call_id in calls])
+        # It learns how many rows there are, and no more.
+        cursor.execute("VACUUM lrp_celery_call")
+    for told, some in (("began", calls[:100]), ("both", calls[100:200]), ("ended", calls[:100])):
+        reports = [Told(each) for call in some for each in named(TOLD[told], call)]
+        plan = "\n".join(_plan(store, postgres_alias, reports))
+        assert not ("Nested Loop" in plan and "Seq Scan on lrp_celery_call" in plan), f"{told}: {plan}"
+
+
+def _plan(store, using, told):
+    with CaptureQueriesContext(connections[using]) as captured:
+        store.report_many(told)
+    (said,) = (query["sql"] for query in captured if "unnest" in query["sql"] and "lrp_celery_call" in query["sql"])
+    with connections[using].cursor() as cursor:
+        cursor.execute(f"EXPLAIN {said}")
+        return [line for (line,) in cursor.fetchall()]
