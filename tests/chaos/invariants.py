@@ -1,6 +1,6 @@
 """What must hold, whatever was killed: pure checks of what the system says against what the ledger knows.
 
-The numbers are those of the project's protocol: I1 to I3, I6 and I9 to I13. Each check returns its
+The numbers are those of the project's protocol: I1 to I3, I6 and I9 to I13, and I0 before them. Each check returns its
 violations in words; `tests/chaos/test_invariants.py` shows each of them a history that violates it.
 """
 
@@ -32,6 +32,8 @@ BLIND = 10.0
 LOCK_WAIT = 5.0
 #: Seconds by which the database's clock may differ from that of the processes: they share a machine.
 CLOCKS = 0.05
+#: Of what is wanted, what may be refused.
+REFUSED = 0.15
 #: How much more there may be at the end than at the start.
 GROWTH = 1.1
 
@@ -112,6 +114,17 @@ class Evidence:
         for fact in self.of(what):
             found[str(fact.call)].append(fact)
         return found
+
+
+# --- That it proves anything
+
+
+def i0_few_calls_were_refused(evidence: Evidence) -> Iterator[str]:
+    """Callers are refused while a server is away, and that is seldom: else the other checks have little to look at."""
+    refused = sum(1 for _ in evidence.of("refused"))
+    if refused > len(evidence.wanted) * REFUSED:
+        errors = Counter(str(fact.more["error"]) for fact in evidence.of("refused"))
+        yield f"{refused} of {len(evidence.wanted)} calls were refused, most of them so: {errors.most_common(1)[0][0]}"
 
 
 # --- I1, I2, I3
@@ -375,6 +388,7 @@ def i13_nothing_leaks(evidence: Evidence) -> Iterator[str]:
 
 
 INVARIANTS: Mapping[str, Callable[[Evidence], Iterator[str]]] = {
+    "I0": i0_few_calls_were_refused,
     "I1": i1_each_accepted_call_ends_once_and_right,
     "I2": i2_no_end_ever_changes,
     "I3": i3_no_stale_holder_writes,

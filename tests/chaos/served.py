@@ -2,6 +2,7 @@
 
 from tests.chaos.terms import RETENTION
 from tests.http.served import *  # noqa: F403
-from tests.http.served import LRP_CELERY
+from tests.http.served import INSTALLED_APPS, LRP_CELERY
 
+INSTALLED_APPS = [*INSTALLED_APPS, "django_celery_results"]
 LRP_CELERY["RETENTION"] = RETENTION

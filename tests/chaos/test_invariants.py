@@ -151,6 +151,7 @@ WRONG = {
     ),
     "its row has gone, and no purge took it": ({"I1"}, evidence(rows={})),
     "an idempotent one was given up": ({"I1"}, lost("again", losses=1)),
+    "it was refused": ({"I0"}, evidence([wanted()[0], fact("refused", error="OperationalError: no")], [], {})),
     "it was given up, and nothing had been killed": ({"I1"}, lost("once", "cut broker")),
     "it was given up, and something was to be frozen, but not yet": ({"I1"}, lost("once", "freeze worker")),
     "it was discarded": (
