@@ -18,7 +18,10 @@ from tests.services.databases import Database, mysql_settings, postgres_settings
 OURS = "chaos-worker"
 #: The longest that a server is down, in seconds.
 DOWN = 1.5
-_CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+_OF_SERVERS = ("cut database", "cut database", "restart database")
+_CUT = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 _WAITING = """
 SELECT extract(epoch FROM clock_timestamp() - query_start)::float, left(query, 200) FROM pg_stat_activity
 WHERE wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '1 second'
@@ -33,8 +36,6 @@ class ChaosDatabase(Protocol):
     """A database that belongs to one run."""
 
     settings: Database
-    #: The blows that it can take.
-    deck: tuple[str, ...]
 
     def cut(self) -> None:
         """End every connection."""
@@ -53,9 +54,14 @@ class ChaosDatabase(Protocol):
         ...
 
 
-class _Postgres:
-    deck: tuple[str, ...] = ("cut database", "cut database", "restart database")
+def bring_down(server: PrivateServer, chance: random.Random, how: signal.Signals = signal.SIGKILL) -> None:
+    """Kill a server; start it again on the same data after a while."""
+    server._end(how)
+    time.sleep(chance.uniform(0, DOWN))
+    server.launch()
 
+
+class _Postgres:
     def __init__(self, server: PrivateServer) -> None:
         self._server = server
         self.settings = postgres_settings(server.url, "postgres")
@@ -65,13 +71,11 @@ class _Postgres:
 
     def cut(self) -> None:
         with self._asked() as connection:
-            connection.execute(f"{_CUT} AND backend_type = 'client backend'")
+            connection.execute(_CUT)
 
     def restart(self, chance: random.Random) -> None:
         # As `pg_ctl -m immediate` does.
-        self._server._end(signal.SIGQUIT)
-        time.sleep(chance.uniform(0, DOWN))
-        self._server.launch()
+        bring_down(self._server, chance, signal.SIGQUIT)
 
     def waits(self) -> Iterator[tuple[float, str]]:
         with self._asked() as connection:
@@ -91,8 +95,6 @@ class _Postgres:
 
 
 class _MySQL:
-    deck: tuple[str, ...] = ("cut database", "cut database", "restart database")
-
     def __init__(self, server: PrivateServer) -> None:
         self._server = server
         # What is committed survives the server, if not a power cut: now, and when it comes back.
@@ -109,9 +111,7 @@ class _MySQL:
                 self._ask(f"KILL {int(number)}")
 
     def restart(self, chance: random.Random) -> None:
-        self._server.kill()
-        time.sleep(chance.uniform(0, DOWN))
-        self._server.launch()
+        bring_down(self._server, chance)
 
     def waits(self) -> Iterator[tuple[float, str]]:
         return ((float(seconds), query) for seconds, query in self._ask(_MYSQL_WAITING))
@@ -127,8 +127,6 @@ class _MySQL:
 
 
 class _SQLite:
-    deck: tuple[str, ...] = ()
-
     def __init__(self, folder: Path) -> None:
         self.settings = services.sqlite_database(folder / "chaos.sqlite3")
 
@@ -161,4 +159,4 @@ DATABASES: Mapping[str, Callable[[Path], contextlib.AbstractContextManager[Chaos
     "sqlite": lambda folder: contextlib.nullcontext(_SQLite(folder)),
 }
 #: The blows that each can take.
-DECKS: Mapping[str, tuple[str, ...]] = {"postgres": _Postgres.deck, "mysql": _MySQL.deck, "sqlite": _SQLite.deck}
+DECKS: Mapping[str, tuple[str, ...]] = {"postgres": _OF_SERVERS, "mysql": _OF_SERVERS, "sqlite": ()}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import ledger
-from tests.chaos.databases import DOWN, ChaosDatabase
+from tests.chaos.databases import ChaosDatabase, bring_down
 from tests.chaos.work import nature_of, seconds
 from tests.integration.crashes import LEASE, processes_of
 from tests.services import PrivateServer, rabbitmq_server
@@ -162,9 +162,7 @@ class Nemesis:
 
     def _kill_broker(self, chance: random.Random) -> None:
         # Redis comes back empty.
-        self.broker.kill()
-        time.sleep(chance.uniform(0, DOWN))
-        self.broker.launch()
+        bring_down(self.broker, chance)
 
     def _cut_broker(self, chance: random.Random) -> None:
         if self.broker.name == "redis":
