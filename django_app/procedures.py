@@ -95,7 +95,7 @@ class DjangoRuntime:
 
     def check_transaction(self) -> None:
         """Refuse a call from a transaction on another database only: its rollback would not take the call back."""
-        if connections[self._alias].in_atomic_block:
+        if len(connections.settings) == 1 or connections[self._alias].in_atomic_block:
             return
         others = [c.alias for c in connections.all(initialized_only=True) if c.in_atomic_block and not is_test_case(c)]
         if others:

@@ -10,7 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 def under_test() -> bool:
     """Whether Django's test environment is set up in this process."""
-    return hasattr(mail, "outbox")
+    return "outbox" in vars(mail)
 
 
 def is_test_case(connection: BaseDatabaseWrapper) -> bool:

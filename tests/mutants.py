@@ -454,6 +454,27 @@ MUTANTS = [
         f"{AT_ONCE_TESTS} as_it_was_made",
     ),
     Mutant(
+        "at once: a new call is made as one of which less was said",
+        AT_ONCE,
+        "key = order.terms, timing, unsaid, is_new",
+        "key = order.terms, timing, is_new",
+        f"{AT_ONCE_TESTS} says_nothing_of_them",
+    ),
+    Mutant(
+        "at once: a run begins as an earlier one of another process",
+        AT_ONCE,
+        "run.worker, run.pid, run.redelivered",
+        "run.worker",
+        f"{AT_ONCE_TESTS} told_apart",
+    ),
+    Mutant(
+        "envelope: a broker that has lost its queues is not told of them again",
+        "lrp_celery/procedures/envelope.py",
+        "for queue in super().__iter__() if hash(queue) not in declared)",
+        "for queue in super().__iter__() if not declared)",
+        "tests/procedures/test_envelope.py",
+    ),
+    Mutant(
         "late copy: a call that was removed has returned None",
         "lrp_celery/procedures/shell.py",
         "        is_settled = claim.verdict is Verdict.SETTLED",

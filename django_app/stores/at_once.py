@@ -6,9 +6,9 @@ Said one by one these would be transactions of several messages to the server an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any, Final
 
 from django.db import IntegrityError
@@ -18,11 +18,12 @@ from django_app.clock import NOW, Moment, as_utc, moment_sql
 from django_app.executing import execute
 from django_app.stores import rows
 from django_app.stores.news import CHANNEL
+from django_app.stores.patterns import Gap, Pattern, Remembered
 from django_app.stores.tables import Sql, is_duplicate, may_fail, said
 from lrp_celery.core.ids import is_fresh
 from lrp_celery.core.values import replace
 from lrp_celery.tracking import owned
-from lrp_celery.tracking.owned import Delivery, Terms, Timing
+from lrp_celery.tracking.owned import Delivery, Order, Terms, Timing
 from lrp_celery.tracking.record import CallRecord, Turn
 from lrp_celery.tracking.reports import CallFacts, RunFacts
 from lrp_celery.tracking.status import CallStatus
@@ -46,6 +47,9 @@ _OF_A_RUN: Final = (
 )
 #: What a row says that nobody has told anything.
 _UNTOLD: Final = CallRecord(call_id="", task="", enqueued_at=NOW, updated_at=NOW).values()
+#: What an order says of a call that differs from one to the next.
+_SAID_OF_A_CALL: Final = ("call_id", "message", *(field.name for field in fields(CallFacts)))
+_FIRST: Final = Turn()
 _WITHIN: Final = "GREATEST(enqueued_at, LEAST(%s, CLOCK_TIMESTAMP()))"
 #: Only the row knows whether anybody waits. Listeners hear of it when the transaction is committed.
 _TELLING: Final = f"CASE WHEN awaited THEN pg_notify('{CHANNEL}', call_id) END"
@@ -60,7 +64,7 @@ def is_possible(connection: BaseDatabaseWrapper, merged: Merged) -> bool:
 
 def write(connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord | None) -> bool:
     """Write the row, if it is still in the version of `replaces`, and with it what hangs on it."""
-    return bool(_execute(connection, merged, replaces).rowcount == 1)
+    return bool(execute(connection, *_saying(connection, merged, replaces)).rowcount == 1)
 
 
 def write_row(connection: BaseDatabaseWrapper, record: CallRecord, replaces: CallRecord | None) -> bool:
@@ -70,23 +74,29 @@ def write_row(connection: BaseDatabaseWrapper, record: CallRecord, replaces: Cal
     return bool(execute(connection, *_updating(connection, record, replaces)).rowcount == 1)
 
 
-def place(connection: BaseDatabaseWrapper, fresh: Merged) -> CallRecord | None:
-    """Write the row of a new call, whose times count from `NOW`; return it, or None: the id has one.
+def place(connection: BaseDatabaseWrapper, order: Order, timing: Timing) -> CallRecord | None:
+    """Write the row of a new call, and what is kept beside it; return the row, or None: the id has one.
 
-    Each of its times was read from the clock a little later than the one before, so the row differs by microseconds.
+    Only where `may_place`. Each of the row's times was read from the clock a little later than the one before,
+    so what is returned differs by microseconds.
     """
-    is_new, told = is_fresh(fresh.record.call_id) and may_fail(connection), "(SELECT updated_at FROM written)"
+    given = {**vars(order.facts), "call_id": order.call_id, "message": order.message}
+    is_new = is_fresh(order.call_id) and may_fail(connection)
+    unsaid = tuple(name for name, value in given.items() if value is None)
+    key = order.terms, timing, unsaid, is_new
+    placing = _placings.of(key, lambda: _Placing.of(connection, order, timing, unsaid, is_new=is_new))
     try:
-        written = _execute(connection, fresh, None, returning=told, is_new=is_new).fetchone()
+        written = execute(connection, placing.pattern.statement, placing.pattern.filled(given)).fetchone()
     except IntegrityError as error:
         if not is_duplicate(error):
             raise
         return None
-    if written is None:
-        return None
-    values = fresh.record.values()
-    later = {name: value - NOW for name, value in values.items() if isinstance(value, Moment)}
-    return CallRecord.of({**values, **{name: as_utc(written[0]) + wait for name, wait in later.items()}})
+    return None if written is None else placing.record(given, as_utc(written[0]))
+
+
+def may_place(connection: BaseDatabaseWrapper, order: Order) -> bool:
+    """Whether `place` can: what is due or expires at a moment of its own is compared with this one."""
+    return connection.vendor == "postgresql" and order.facts.due_at is None and order.facts.expires_at is None
 
 
 def claim(connection: BaseDatabaseWrapper, delivery: Delivery, timing: Timing) -> CallRecord | None:
@@ -96,28 +106,92 @@ def claim(connection: BaseDatabaseWrapper, delivery: Delivery, timing: Timing) -
     the rule makes of a row as it was made; of its own terms only the deadline has a say in it. What is returned
     does not say who made the call, and how: no run asks for that.
     """
-    if connection.vendor != "postgresql" or delivery.generation != 0 or delivery.turn != Turn():
+    if connection.vendor != "postgresql" or delivery.generation != 0 or delivery.turn != _FIRST:
         return None
-    written = {**_beginning(replace(delivery.run, token="", started_at=None), timing), "run": delivery.run.token}
-    values = {**written, "attend_at": _or_at_deadline(connection, written["attend_at"])}
-    if delivery.run.started_at is not None:
-        values["started_at"] = Sql(_WITHIN, [delivery.run.started_at])
-    where = {"call_id": delivery.call_id, **_AS_MADE}
-    found = rows.calls.changed(connection, where, values, _OF_A_RUN, only_if=_IN_TIME)
+    run = delivery.run
+    key = timing, run.worker, run.pid, run.redelivered, run.acks_late, run.started_at is None
+    claiming = _claimings.of(key, lambda: _Claiming.of(connection, run, timing))
+    given = {"call_id": delivery.call_id, "run": run.token, "started_at": run.started_at}
+    found = execute(connection, claiming.pattern.statement, claiming.pattern.filled(given)).fetchone()
     if found is None:
         return None
-    told = dict(zip(_OF_A_RUN, found, strict=True))
-    # As every rule returns it: in the version that was written over.
-    return CallRecord.of({**_UNTOLD, "task": delivery.facts.task, **where, **written, **told, "version": 0})
+    told = dict(zip(_OF_A_RUN, rows.calls.read(connection, found, _OF_A_RUN), strict=True))
+    named = {"call_id": delivery.call_id, "task": delivery.facts.task, "run": run.token}
+    return CallRecord.of({**claiming.values, **named, **told})
 
 
-@lru_cache(maxsize=64)
+@dataclass(frozen=True, slots=True)
+class _Placing:
+    """How calls are made that differ but in what their orders say of them."""
+
+    pattern: Pattern
+    values: dict[str, Any]
+    """What the row says, with gaps."""
+    gaps: Sequence[tuple[str, str]]
+    later: Sequence[tuple[str, timedelta]]
+    """Its times, counted from the moment it is written."""
+
+    @classmethod
+    def of(
+        cls, connection: BaseDatabaseWrapper, order: Order, timing: Timing, unsaid: Collection[str], *, is_new: bool
+    ) -> _Placing:
+        """Have the rule make the row of a call of which nothing is said but what nobody says."""
+        gaps: dict[str, Any] = {name: None if name in unsaid else Gap(name) for name in _SAID_OF_A_CALL}
+        said_of_it = Order(
+            call_id=gaps.pop("call_id"), message=gaps.pop("message"), terms=order.terms, facts=CallFacts(**gaps)
+        )
+        fresh = owned.place(None, said_of_it, NOW, timing)
+        if fresh is None:
+            raise AssertionError("A call whose id is new can be made.")
+        values = fresh.record.values()
+        return cls(
+            Pattern(*_saying(connection, fresh, None, returning="(SELECT updated_at FROM written)", is_new=is_new)),
+            values,
+            [(name, value.name) for name, value in values.items() if isinstance(value, Gap)],
+            [(name, value - NOW) for name, value in values.items() if isinstance(value, Moment)],
+        )
+
+    def record(self, given: Mapping[str, Any], now: datetime) -> CallRecord:
+        """Return the row of a call that was written now."""
+        values = dict(self.values)
+        for name, gap in self.gaps:
+            values[name] = given[gap]
+        for name, wait in self.later:
+            values[name] = now + wait
+        return CallRecord.of(values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claiming:
+    """How calls are claimed that nothing has happened to, by runs that differ but in their tokens and when they begin."""
+
+    pattern: Pattern
+    values: dict[str, Any]
+    """What the row then says, but for what the statement returns, and names."""
+
+    @classmethod
+    def of(cls, connection: BaseDatabaseWrapper, run: RunFacts, timing: Timing) -> _Claiming:
+        """Have the rule say what such a run changes of a row as it was made."""
+        written = {**_beginning(replace(run, token="", started_at=None), timing), "run": Gap("run")}
+        values = {**written, "attend_at": _or_at_deadline(connection, written["attend_at"])}
+        if run.started_at is not None:
+            values["started_at"] = Sql(_WITHIN, [Gap("started_at")])
+        where = {"call_id": Gap("call_id"), **_AS_MADE}
+        pattern = Pattern(*rows.calls.changing(connection, where, values, _OF_A_RUN, only_if=_IN_TIME))
+        # As every rule returns it: in the version that was written over.
+        return cls(pattern, {**_UNTOLD, **_AS_MADE, **written, "version": 0})
+
+
+_placings: Final[Remembered[_Placing]] = Remembered()
+_claimings: Final[Remembered[_Claiming]] = Remembered()
+
+
 def _beginning(run: RunFacts, timing: Timing) -> dict[str, Any]:
-    """Return what the rule changes of a row as it was made, which is the same for every call that a process begins."""
+    """Return what the rule changes of a row as it was made."""
     facts = CallFacts(task="")
     before = NOW - timedelta(days=1)
     made = CallRecord(call_id="", task="", owned=True, enqueued_at=before, updated_at=before, send_at=before)
-    delivery = Delivery(call_id="", turn=Turn(), generation=0, facts=facts, terms=Terms(), run=run)
+    delivery = Delivery(call_id="", turn=_FIRST, generation=0, facts=facts, terms=Terms(), run=run)
     _, answer = owned.claim(made, delivery, NOW, timing)
     return changes(answer.record or made, made)
 
@@ -127,17 +201,17 @@ def _or_at_deadline(connection: BaseDatabaseWrapper, attend_at: datetime) -> Sql
     return Sql(f"LEAST(deadline_at, {moment})", params)
 
 
-def _execute(
+def _saying(
     connection: BaseDatabaseWrapper,
     merged: Merged,
     replaces: CallRecord | None,
     *,
     returning: str | None = None,
     is_new: bool = False,
-) -> Any:
-    """Write the row, and if that was written, what is kept beside it; there is one result for it, or none.
+) -> tuple[str, list[Any]]:
+    """Return the statement that writes the row, and if that was written, what is kept beside it.
 
-    `is_new`: that there is neither is as good as certain, and else it fails.
+    There is one result for it, or none. `is_new`: that there is neither is as good as certain, and else it fails.
     """
     record = merged.record
     if replaces is None:
@@ -148,7 +222,7 @@ def _execute(
     if merged.payload is not None:
         kept, texts = _keeping(connection, merged.payload, is_new=is_new)
         statement, params = f"WITH written AS ({statement}) {kept}", [*params, *texts]
-    return execute(connection, statement if returning is None else f"{statement} RETURNING {returning}", params)
+    return statement if returning is None else f"{statement} RETURNING {returning}", params
 
 
 def changes(record: CallRecord, replaces: CallRecord) -> dict[str, Any]:

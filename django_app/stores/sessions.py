@@ -107,7 +107,7 @@ class OwnSession:
     def connection(self) -> BaseDatabaseWrapper:
         """Return this thread's connection, opened if need be."""
         lent: _Lent | None = getattr(self._mine, "lent", None)
-        if lent is None or lent.wrapper.settings_dict["NAME"] != connections[self.alias].settings_dict["NAME"]:
+        if lent is None or lent.wrapper.settings_dict["NAME"] != connections.settings[self.alias]["NAME"]:
             self.close()
             lent = _Lent(self._open(), self._kept)
             self._mine.lent = lent

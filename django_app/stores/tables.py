@@ -96,7 +96,7 @@ class Table:
         condition, params = self._where(connection, where)
         return _updating(self.quoted(connection), columns, tuple(texts), condition), [*news, *params]
 
-    def changed(
+    def changing(
         self,
         connection: BaseDatabaseWrapper,
         where: Mapping[str, Any],
@@ -104,15 +104,18 @@ class Table:
         names: Sequence[str],
         *,
         only_if: str,
-    ) -> tuple[Any, ...] | None:
-        """Update the row that has exactly these values; return these columns of it as it then is, None: there is none.
+    ) -> tuple[str, list[Any]]:
+        """Return the statement that updates rows that have exactly these values and returns these columns of them, for `read`.
 
         `only_if`: one more condition, in SQL. Only where the database can return what it has updated.
         """
         statement, params = self.updating(connection, where, values)
         columns = _list(tuple(map(self._quoted(connection).__getitem__, names)))
-        row = execute(connection, f"{statement} AND {only_if} RETURNING {columns}", params).fetchone()
-        return None if row is None else _converted(row, self._converters(connection, tuple(names)), connection)
+        return f"{statement} AND {only_if} RETURNING {columns}", params
+
+    def read(self, connection: BaseDatabaseWrapper, row: Sequence[Any], names: tuple[str, ...]) -> tuple[Any, ...]:
+        """Return what a statement returned of these columns, as Python has it."""
+        return _converted(row, self._converters(connection, names), connection)
 
     def delete(self, connection: BaseDatabaseWrapper, where: Mapping[str, Any]) -> None:
         """Delete the rows that have exactly these values; nothing else may point to them."""

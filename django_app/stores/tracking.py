@@ -167,12 +167,9 @@ class DjangoTrackingStore(OwningStore):
             self.not_sent(call_id)
 
     def _make(self, order: owned.Order) -> CallRecord | None:
-        # What is due or expires at a moment of its own is compared with this one.
-        is_timeless = order.facts.due_at is None and order.facts.expires_at is None
-        fresh = owned.place(None, order, NOW, self.timing) if is_timeless else None
-        if fresh is None or not at_once.is_possible(connections[self._session.alias], fresh):
+        if not at_once.may_place(connections[self._session.alias], order):
             return super()._make(order)
-        return self._singly(at_once.place, fresh)
+        return self._singly(at_once.place, order, self.timing)
 
     def _begin(self, delivery: owned.Delivery) -> CallRecord | None:
         return self._singly(at_once.claim, delivery, self.timing)

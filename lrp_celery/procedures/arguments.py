@@ -69,7 +69,7 @@ class Parameters:
         """The names of the parameters that callers fill."""
         return tuple(self.signature.parameters)
 
-    @property
+    @cached_property
     def positional(self) -> tuple[str, ...]:
         """The names that positional arguments fill, in their order; what a redacted display wants to know."""
         return tuple(name for name, each in self.signature.parameters.items() if each.kind in _POSITIONAL)
@@ -77,7 +77,7 @@ class Parameters:
     @property
     def takes_any_name(self) -> bool:
         """Whether there is a `**kwargs`."""
-        return self._var(Parameter.VAR_KEYWORD) is not None
+        return self._others is not None
 
     @cached_property
     def header(self) -> Callable[..., Any]:
@@ -146,7 +146,7 @@ class Parameters:
     # --- which parameter an argument fills
 
     def _at_positions(self, values: Sequence[Any]) -> Iterator[tuple[Codec, str, Any]]:
-        names, rest = self.positional, self._var(Parameter.VAR_POSITIONAL)
+        names, rest = self.positional, self._rest
         for position, value in enumerate(values):
             if position < len(names):
                 yield self._codecs[names[position]], f"argument {names[position]!r}", value
@@ -157,8 +157,16 @@ class Parameters:
     def _at_name(self, name: str) -> Codec:
         parameter = self.signature.parameters.get(name)
         if parameter is None or parameter.kind in {Parameter.POSITIONAL_ONLY, *_VARIADIC}:
-            return self._codecs.get(self._var(Parameter.VAR_KEYWORD) or "", _ANY)
+            return self._codecs.get(self._others or "", _ANY)
         return self._codecs[name]
+
+    @cached_property
+    def _rest(self) -> str | None:
+        return self._var(Parameter.VAR_POSITIONAL)
+
+    @cached_property
+    def _others(self) -> str | None:
+        return self._var(Parameter.VAR_KEYWORD)
 
     def _var(self, kind: Any) -> str | None:
         return next((name for name, each in self.signature.parameters.items() if each.kind is kind), None)

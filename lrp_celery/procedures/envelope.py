@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -66,13 +66,30 @@ class Envelope:
     def publish(self, app: Any, producer: Any = None) -> None:
         """Send it: whoever sends decides what to do if that fails. Raises what the broker's client raises."""
         with app.producer_or_acquire(producer) as sender, sender.connection._reraise_as_library_errors():  # noqa: SLF001 - as Celery's own apply_async does
-            sender.publish(**self.message(app))
+            message = self.message(app)
+            sender.publish(**{**message, "declare": _Undeclared(message["declare"], sender)})
 
     def message(self, app: Any) -> dict[str, Any]:
         """Return what `kombu.Producer.publish` takes to send it."""
         queues = [app.amqp.queues[name] for name in self.queues]
         body = tuple(self.body)
         return {"body": body, "declare": queues, "retry": True, "retry_policy": dict(_ONCE_MORE), **self.options}
+
+
+class _Undeclared(list[Any]):
+    """The queues that a message needs; gone through, only those that its connection has not declared.
+
+    That is what kombu does, too, but to find it out it makes a copy of each queue, every time. A connection that was
+    lost has declared none, so that they are looked at again when the message is sent once more.
+    """
+
+    def __init__(self, queues: Iterable[Any], producer: Any) -> None:
+        super().__init__(queues)
+        self._producer = producer
+
+    def __iter__(self) -> Iterator[Any]:
+        declared = self._producer.connection.declared_entities
+        return (queue for queue in super().__iter__() if hash(queue) not in declared)
 
 
 def capture(publish: Callable[[StandIn], Any]) -> Envelope:

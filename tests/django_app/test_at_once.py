@@ -99,6 +99,36 @@ def test_a_call_that_begins_as_it_was_made_has_the_row_that_the_rule_makes(store
     assert written.updated_at > record.updated_at
 
 
+OTHERS = [
+    CallFacts(task="t", queue="q", target_summary="(2)", root_id="another"),
+    CallFacts(task="t", queue="q", target_summary="(3)", root_id="root", parent_id="p", owner="o", schedule="s"),
+    CallFacts(task="other"),
+]
+
+
+@pytest.mark.parametrize("terms", [{}, {"timeout": 90.0}], ids=str)
+@pytest.mark.parametrize("facts", OTHERS, ids=["alike", "of which more is said", "of which less is said"])
+def test_a_call_that_is_made_after_others_says_nothing_of_them(store, facts, terms):
+    made(store, **terms)
+    record = made(store, facts=facts, **terms)
+    order = Order(call_id=record.call_id, facts=facts, terms=Terms(app="a", **terms), message="{}")
+    same(store.look(record.call_id), record)
+    same(record, owned.place(None, order, record.enqueued_at, store.timing).record)
+
+
+def test_runs_that_begin_one_after_the_other_are_told_apart(store):
+    first, second = made(store), made(store)
+    began = store._now()
+    run = replace(RUN, started_at=began)
+    runs = [replace(run, token="1"), replace(run, token="2", pid=8, redelivered=True)]
+    claims = [store.claim(delivery(record, run=run)) for record, run in zip((first, second), runs, strict=True)]
+    for record, run, claim in zip((first, second), runs, claims, strict=True):
+        found = store.look(record.call_id)
+        assert (found.run, found.pid, found.redelivered) == (run.token, run.pid, run.redelivered)
+        assert (claim.record.call_id, claim.record.run) == (record.call_id, run.token)
+    assert store.look(second.call_id).started_at == began
+
+
 ENDS = {
     "succeeded": Settlement(outcome=Outcome(status=CallStatus.SUCCEEDED), result="12"),
     "failed": Settlement(
