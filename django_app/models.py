@@ -116,6 +116,7 @@ class Call(models.Model):
     awaited = models.BooleanField(default=False)
     lines = models.IntegerField(default=0)
     counted_at = models.DateTimeField(null=True)
+    tell_at = models.DateTimeField(null=True)
 
     objects = CallQuerySet.as_manager()
 
@@ -159,6 +160,7 @@ class Call(models.Model):
                 name="lrp_call_uncounted",
                 condition=Q(terminal_at__isnull=False, counted_at__isnull=True),
             ),
+            models.Index(fields=["tell_at"], name="lrp_call_tell", condition=Q(tell_at__isnull=False)),
             models.Index(fields=["removed_at"], name="lrp_call_removed", condition=Q(removed_at__isnull=False)),
             models.Index(fields=["purge_at"], name="lrp_call_purge", condition=Q(purge_at__isnull=False)),
         ]

@@ -50,6 +50,7 @@ DRAINER = "tests/tracking/test_spool_drainer.py"
 HTTP_RIGHTS = "tests/http/test_rights.py"
 AT_ONCE = "django_app/stores/at_once.py"
 AT_ONCE_TESTS = "tests/django_app/test_at_once.py"
+ENDED_TESTS = "tests/django_app/test_call_ended.py"
 
 MUTANTS = [
     Mutant(
@@ -473,6 +474,41 @@ MUTANTS = [
         "for queue in super().__iter__() if hash(queue) not in declared)",
         "for queue in super().__iter__() if not declared)",
         "tests/procedures/test_envelope.py",
+    ),
+    Mutant(
+        "ended: whoever is killed while he tells of a call was the last to do so",
+        "django_app/stores/telling.py",
+        "    _set(connection, calls, _said(connection, until), ",
+        "    _set(connection, calls, None, ",
+        f"{ENDED_TESTS} once_more",
+    ),
+    Mutant(
+        "ended: others need not leave a call to whoever tells of it",
+        "django_app/stores/telling.py",
+        "    until = read_clock(connection) + _PATIENCE\n",
+        "    until = read_clock(connection)\n",
+        f"{ENDED_TESTS} once_more",
+    ),
+    Mutant(
+        "ended: a new end is taken for the one that was told of",
+        "django_app/stores/telling.py",
+        'None, only_if="tell_at = %s", params=[_said(connection, taken.until)])',
+        'None, only_if="TRUE", params=[])',
+        f"{ENDED_TESTS} told_of_too",
+    ),
+    Mutant(
+        "ended: many ends together are told to nobody",
+        "django_app/stores/plainly.py",
+        '*(["tell_at"] if is_heard else [])',
+        "*[]",
+        f"{ENDED_TESTS} reported_or_many",
+    ),
+    Mutant(
+        "ended: it is told before it is committed",
+        "django_app/stores/tracking.py",
+        "            self._session.after_commit(partial(self._tell_one, merged.record.call_id))",
+        "            self._tell_one(merged.record.call_id)",
+        f"{ENDED_TESTS} after_the_commit",
     ),
     Mutant(
         "late copy: a call that was removed has returned None",

@@ -16,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.clock import NOW, Moment, as_utc, moment_sql
 from django_app.executing import execute
-from django_app.stores import rows
+from django_app.stores import rows, telling
 from django_app.stores.news import CHANNEL
 from django_app.stores.patterns import Gap, Pattern, Remembered
 from django_app.stores.tables import Sql, is_duplicate, may_fail, said
@@ -70,7 +70,7 @@ def write(connection: BaseDatabaseWrapper, merged: Merged, replaces: CallRecord 
 def write_row(connection: BaseDatabaseWrapper, record: CallRecord, replaces: CallRecord | None) -> bool:
     """Write the row, if it is still in the version of `replaces`; whoever waits for it is told at the commit, if possible."""
     if replaces is None:
-        return rows.calls.insert(connection, rows.call_values(record))
+        return rows.calls.insert(connection, _new_row(record))
     return bool(execute(connection, *_updating(connection, record, replaces)).rowcount == 1)
 
 
@@ -215,7 +215,7 @@ def _saying(
     """
     record = merged.record
     if replaces is None:
-        statement, params = rows.calls.insertion(connection, rows.call_values(record), unless_known=not is_new)
+        statement, params = rows.calls.insertion(connection, _new_row(record), unless_known=not is_new)
         statement = f"{statement} RETURNING call_id, updated_at"
     else:
         statement, params = _updating(connection, record, replaces, returning="call_id")
@@ -229,8 +229,16 @@ def changes(record: CallRecord, replaces: CallRecord) -> dict[str, Any]:
     """Return the columns that differ, with the next version."""
     before, after = rows.call_values(replaces), rows.call_values(replace(record, version=replaces.version + 1))
     changed = {name: value for name, value in after.items() if value != before[name]}
-    # Given to a new call, the row has something to be counted again.
-    return {**changed, "counted_at": None} if "terminal_at" in changed and record.terminal_at is None else changed
+    if "terminal_at" not in changed:
+        return changed
+    # Given to a new call, the row has something to be counted, and told of, again.
+    anew = {"counted_at": None, "tell_at": None}
+    return {**changed, **(anew if record.terminal_at is None else telling.marks(record.terminal_at))}
+
+
+def _new_row(record: CallRecord) -> dict[str, Any]:
+    values = rows.call_values(record)
+    return values if record.terminal_at is None else {**values, **telling.marks(record.terminal_at)}
 
 
 def _updating(

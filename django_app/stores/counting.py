@@ -14,11 +14,10 @@ from typing import Any, Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.clock import NOW
-from django_app.executing import execute
 from django_app.histogram import Histogram
 from django_app.lengths import Ended
 from django_app.models import HourlyRollup
-from django_app.stores import many, rows, summing
+from django_app.stores import locking, many, rows, summing
 from django_app.stores.sums import Key, Sums
 from django_app.stores.tables import PRIMARY, Table
 
@@ -36,13 +35,12 @@ def is_due(connection: BaseDatabaseWrapper) -> bool:
 
 def count_some(connection: BaseDatabaseWrapper, limit: int) -> int:
     """Count at most so many calls that nobody else is about to; inside of a transaction."""
-    skip = " SKIP LOCKED" if connection.features.has_select_for_update_skip_locked else ""
-    return _count(connection, f"{_first(connection, limit)}{_locking(connection)}{skip}", [], by=_INDEX)
+    return _count(connection, f"{_first(connection, limit)}{locking.lock(connection, skip=True)}", [], by=_INDEX)
 
 
 def count_these(connection: BaseDatabaseWrapper, call_ids: Sequence[str]) -> None:
     """Count those of these calls that have ended and are not counted; inside of a transaction."""
-    lock = _locking(connection)
+    lock = locking.lock(connection)
     for condition, params in rows.calls.any_of(connection, call_ids):
         _count(connection, f"{condition} AND {_UNCOUNTED}{lock}", params, by=PRIMARY)
 
@@ -51,15 +49,6 @@ def _first(connection: BaseDatabaseWrapper, limit: int) -> str:
     # By that order others know the index; MySQL, which is told of it, would read and lock all of them to sort them.
     order = "" if connection.vendor == "mysql" else " ORDER BY counted_at, terminal_at"
     return f"{_UNCOUNTED}{order} LIMIT {limit:d}"
-
-
-def _locking(connection: BaseDatabaseWrapper) -> str:
-    """Return how a statement keeps what it reads from others until the end of the transaction."""
-    if connection.features.has_select_for_update:
-        return " FOR UPDATE"
-    # SQLite has one writer, and a transaction that has read may not become it once there was another.
-    execute(connection, f"UPDATE {rows.calls.quoted(connection)} SET counted_at = NULL WHERE call_id = ''", [])
-    return ""
 
 
 def _count(connection: BaseDatabaseWrapper, condition: str, params: Sequence[Any], *, by: str) -> int:
@@ -101,7 +90,7 @@ def enter(connection: BaseDatabaseWrapper, sums: Mapping[Key, Sums]) -> None:
 
 def _add(connection: BaseDatabaseWrapper, more: dict[str, Sums]) -> dict[str, Sums]:
     """Add to the rows that there are; return what is to be added to rows that there are not."""
-    lock, left, news = _locking(connection), dict(more), {}
+    lock, left, news = locking.lock(connection), dict(more), {}
     for condition, params in rollups.any_of(connection, sorted(more)) if more else ():
         rest = f"{condition} ORDER BY {rollups.key(connection)}{lock}"
         for digest, calls, waits, runs in rollups.find_where(connection, rest, params, _SUMS, by=PRIMARY):

@@ -17,7 +17,7 @@ from typing import Any, Final
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.executing import execute
-from django_app.stores import counting, rows, summing
+from django_app.stores import counting, rows, summing, telling
 from django_app.stores.sums import Key, Sums
 from django_app.stores.tables import array_literal
 from lrp_celery.tracking.folding import PlainRun
@@ -82,7 +82,7 @@ def write(connection: BaseDatabaseWrapper, runs: Iterable[PlainRun]) -> set[str]
     sums: dict[Key, Sums] = {}
     for (began, ended), news in alike.items():
         counts = ended and len(news) >= _MANY
-        update = _update(rows.calls.quoted(connection), (began, ended), counts=counts)
+        update = _update(rows.calls.quoted(connection), (began, ended), counts=counts, is_heard=telling.is_heard())
         arrays = [array_literal(column) for column in zip(*news, strict=True)]
         if counts:
             written.update(summing.run(connection, update, arrays, sums))
@@ -106,10 +106,10 @@ def _microseconds(age: timedelta | None) -> int | None:
 
 
 @lru_cache(maxsize=16)
-def _update(table: str, kind: tuple[bool, bool], *, counts: bool) -> str:
+def _update(table: str, kind: tuple[bool, bool], *, counts: bool, is_heard: bool) -> str:
     story = _STORIES[kind]
     latest = f"GREATEST(call.updated_at, {', '.join(story.times)})"
-    ends = (f"terminal_at = {latest}",) if kind[1] else ()
+    ends = [f"{name} = {latest}" for name in ("terminal_at", *(["tell_at"] if is_heard else []))] if kind[1] else []
     marks = (summing.MARK,) if counts else ()
     settings = ", ".join((*story.settings, *ends, *marks, f"updated_at = {latest}", "version = call.version + 1"))
     names = ", ".join(name for name, _ in _COLUMNS)

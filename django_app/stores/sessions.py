@@ -12,7 +12,7 @@ import contextlib
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC
 from functools import lru_cache
 from typing import Any, Final, Protocol
@@ -49,6 +49,10 @@ class Session(Protocol):
         """Tell the session that the work is done for now."""
         ...
 
+    def after_commit(self, work: Callable[[], None]) -> None:
+        """Do what is to follow a write where only whoever commits it can: on the caller's connection; else nobody does."""
+        ...
+
 
 class CallerSession:
     """Django's own connection of this thread; writes belong to the caller's transaction, if he has one."""
@@ -70,6 +74,13 @@ class CallerSession:
 
     def release(self) -> None:
         """Leave the connection to Django."""
+
+    def after_commit(self, work: Callable[[], None]) -> None:
+        """Do it when the caller has committed; now, if he has no transaction."""
+        connection = self.connection()
+        # Of a transaction without `atomic` nobody tells when it ends; after that others see what was written.
+        if connection.in_atomic_block or connection.get_autocommit():
+            transaction.on_commit(work, using=self.alias, robust=True)
 
     def failed(self) -> bool:
         """Never: a second try inside somebody's transaction could only fail again."""
@@ -149,6 +160,9 @@ class OwnSession:
         """Keep the connection, unless a test runner is about to drop its database."""
         if under_test():
             self.close()
+
+    def after_commit(self, work: Callable[[], None]) -> None:
+        """Leave it: others see what was written."""
 
     def close(self) -> None:
         """Close this thread's connection, if there is one."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import Error, InterfaceError, NotSupportedError, OperationalError, connections
+from django.db import Error, InterfaceError, NotSupportedError, OperationalError, close_old_connections, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q, QuerySet
 
@@ -19,7 +19,7 @@ from django_app import models
 from django_app.clock import NOW, as_utc, clock_function, read_clock
 from django_app.conf import options
 from django_app.models import Attempt, Call, Worker
-from django_app.stores import at_once, counting, enqueuing, placing, renewal, rows, suspects
+from django_app.stores import at_once, counting, enqueuing, placing, renewal, rows, suspects, telling
 from django_app.stores.batch import Batch
 from django_app.stores.news import Listener, can_listen
 from django_app.stores.sessions import CallerSession, Session
@@ -115,7 +115,38 @@ class DjangoTrackingStore(OwningStore):
         return self._singly(_find_again, call_id, run)
 
     def _write(self, merged: Merged, replaces: CallRecord | None) -> bool:
-        return self._with_connection(self._write_on, merged, replaces)
+        is_written = self._with_connection(self._write_on, merged, replaces)
+        is_end = merged.record.terminal_at is not None and (replaces is None or replaces.terminal_at is None)
+        if is_written and is_end and telling.is_heard():
+            # Nobody else may ever see what is written here: who listens is told by whoever commits it.
+            self._session.after_commit(partial(self._tell_one, merged.record.call_id))
+        return is_written
+
+    def _tell_one(self, call_id: str) -> None:
+        self._tell(self._with_connection(self._within_transaction, telling.take_one, call_id))
+
+    def tell_ended(self, limit: int) -> int:
+        """Tell the receivers of `call_ended`, in this process and thread, of calls that have ended."""
+        if not telling.is_heard() or not self._singly(telling.is_due):
+            return 0
+        taken = self._with_connection(self._within_transaction, telling.take, limit)
+        # As around a request: the receivers' connections may have been lost since the last time.
+        close_old_connections()
+        try:
+            self._tell(taken)
+        finally:
+            close_old_connections()
+        return len(taken.calls)
+
+    def _tell(self, taken: telling.Taken) -> None:
+        for record in taken.calls:
+            telling.tell(record)
+        if taken.calls:
+            self._singly(telling.told, taken)
+
+    def _within_transaction(self, connection: BaseDatabaseWrapper, work: Callable[..., T], *args: Any) -> T:
+        with self._session.atomic():
+            return work(connection, *args)
 
     def _enqueue(self, report: Enqueued, facts: CallFacts) -> bool:
         if report.message is not None:

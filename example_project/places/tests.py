@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 from celery import current_app, states
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core import mail
 from django.core.management import call_command
 from django.test import TestCase, override_settings
 from django.urls import reverse
@@ -44,6 +45,24 @@ class AtlasTestCase(TestCase):
         path = Path(settings.VAR_DIR) / "places.csv"
         path.write_text(text)
         return path
+
+
+class ReceiverTests(AtlasTestCase):
+    """What follows when a call has ended. It follows the commit, which a `TestCase` has to be asked for."""
+
+    def test_editors_are_written_to_when_a_call_has_failed(self) -> None:
+        """They read of which call it was, and why."""
+        with self.captureOnCommitCallbacks(execute=True):
+            call_id = tasks.import_places.call(str(DATA / "smudged.csv"))
+        (message,) = mail.outbox
+        self.assertIn(call_id, message.subject)
+        self.assertIn("MalformedFile", message.body)
+
+    def test_nobody_is_written_to_of_a_success(self) -> None:
+        """What went well is no news."""
+        with self.captureOnCommitCallbacks(execute=True):
+            tasks.import_places.call(str(DATA / "places.csv"))
+        self.assertEqual(mail.outbox, [])
 
 
 class ImportTests(AtlasTestCase):

@@ -22,6 +22,7 @@ from lrp_celery.procedures.brief import Brief
 from lrp_celery.procedures.caretaker import TICK, Caretaker
 from lrp_celery.procedures.notices import Noticeboard
 from lrp_celery.procedures.runtime import runtime_of
+from lrp_celery.procedures.telling import Telling
 from lrp_celery.tracking.callstore import CallStore
 from lrp_celery.tracking.spool.bell import Ear
 from lrp_celery.tracking.spool.drainer import Backlog, Drainer
@@ -32,6 +33,8 @@ from lrp_celery.tracking.spool.files import has_left
 _PATIENCE: Final = 6.0
 #: Seconds of these in which it drains what is left in the spools.
 _DRAIN: Final = 4.0
+#: Seconds in which it tells of what has ended at last.
+_TELL: Final = 0.8
 
 
 def main() -> None:
@@ -53,10 +56,13 @@ def main() -> None:
     draining = _draining(brief, runtime.own)
     backlog = Backlog if draining is None else lambda: draining.backlog
     caretaker = Caretaker(app, runtime, brief.worker, Noticeboard(Path(brief.folder)), backlog, _leavings(brief))
+    telling = Telling(runtime.own)
+    telling.start()
     while not ended.wait(TICK) and os.getppid() == brief.parent:
         caretaker.round()
     if draining is not None:
         draining.finish(_DRAIN)
+    telling.finish(_TELL)
     if ended.is_set():
         caretaker.close()
     if os.getppid() != brief.parent:

@@ -29,6 +29,7 @@ from lrp_celery.procedures.caretaker import TICK, Caretaker
 from lrp_celery.procedures.notices import Notices
 from lrp_celery.procedures.post import Post, open_post
 from lrp_celery.procedures.runtime import Runtime, runtime_of
+from lrp_celery.procedures.telling import Telling
 from lrp_celery.tracking.callstore import WorkerFacts
 from lrp_celery.tracking.runs import boot_id
 from lrp_celery.tracking.status import Reason
@@ -145,6 +146,7 @@ def ensure_care(app: Any, runtime: Runtime) -> None:
             pid=os.getpid(),
             pool="",
         )
+        Telling(runtime.own).start()
         caretaker = Caretaker(app, runtime, facts, _Here(board))
         thread = threading.Thread(target=_take_care, args=(caretaker,), name="lrp_celery-caretaker", daemon=True)
         _threads[key] = thread

@@ -302,6 +302,13 @@ class CallStore(ReportStore, Protocol):
         """
         ...
 
+    def tell_ended(self, limit: int) -> int:
+        """Tell whoever listens in this process of at most so many calls that have ended, each at least once among all processes.
+
+        Returns of how many; 0: of none, for others tell of them, nobody listens, or the store knows no listeners.
+        """
+        ...
+
 
 class OwningStore(MergingStore):
     """Everything of `CallStore` on reads and conditional writes."""
@@ -359,6 +366,10 @@ class OwningStore(MergingStore):
 
     def count_ended(self, limit: int) -> int:
         """Count none: the rows are all there is."""
+        return 0
+
+    def tell_ended(self, limit: int) -> int:
+        """Tell of none: nobody can listen."""
         return 0
 
     @abstractmethod

@@ -22,7 +22,7 @@ def manage(*arguments, tmp_path):
 def test_the_tasks_do_their_work(tmp_path):
     done = manage("test", tmp_path=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Ran 23 tests" in done.stderr
+    assert "Ran 25 tests" in done.stderr
     assert "Exception ignored" not in done.stderr
 
 
