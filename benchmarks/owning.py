@@ -1,9 +1,9 @@
 """What owning a call costs: CPU seconds per call of a procedure, beside a plain Celery call.
 
-    python -m benchmarks.owning [--rounds 5] [--calls 2000] [--backend] [--no-fsync]
+    python -m benchmarks.owning [--rounds 5] [--calls 2000] [--results each|both] [--no-fsync]
 
-Both are set up alike: neither has Celery keep results, or, with `--backend`, both have it keep them in Redis,
-though a procedure's row has its result already.
+Celery keeps no results; with `--results each` each call has its own kept, a plain one by Celery in Redis and
+a procedure's in its row; with `--results both` Celery keeps in Redis what the row has already, too.
 Counted are publisher, worker, side process, PostgreSQL and Redis together, so nobody else may use
 servers that the environment names (see `servers`): his share would be added to both and flatter us.
 All calls are published before the worker takes the first, for one that waits for messages spends more
@@ -32,6 +32,8 @@ for n in range({calls}):
     queued.call(n)
 """
 WARM_UP = 100
+#: Which set-ups are measured beside each other, by whose results Celery keeps.
+_KINDS = {"none": ("bare", "owned"), "each": ("redis", "owned"), "both": ("redis", "procedures")}
 
 
 def spent_per_call(bench: Bench, calls: int, ground: Grounds) -> float:
@@ -59,23 +61,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=2000)
-    parser.add_argument("--backend", action="store_true", help="Celery keeps results in Redis")
+    parser.add_argument("--results", choices=_KINDS, default="none", help="whose results Celery keeps, in Redis")
     parser.add_argument("--no-fsync", action="store_true", help="PostgreSQL does not wait for its disk")
     chosen = parser.parse_args()
-    kinds = ("redis", "procedures") if chosen.backend else ("bare", "owned")
     ratios = []
     with tempfile.TemporaryDirectory() as folder, grounds(fsync_us=None if chosen.no_fsync else 0) as ground:
-        benches = [Bench(kind, Path(folder)) for kind in kinds]
+        benches = [Bench(kind, Path(folder)) for kind in _KINDS[chosen.results]]
         benches[1].migrate()
         for number in range(1, chosen.rounds + 1):
             plain, owned = (spent_per_call(bench, chosen.calls, ground) for bench in benches)
             ratios.append(owned / plain)
             print(
-                f"round {number}: bare {plain * 1e3:.2f} ms, owned {owned * 1e3:.2f} ms, {owned / plain:.2f} times",
+                f"round {number}: plain {plain * 1e3:.2f} ms, owned {owned * 1e3:.2f} ms, {owned / plain:.2f} times",
                 flush=True,
             )
     print(
-        f"CPU per call, owned / bare: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}"
+        f"CPU per call, owned / plain: median {statistics.median(ratios):.2f}, from {min(ratios):.2f} to {max(ratios):.2f}"
     )
 
 

@@ -7,7 +7,7 @@ message says has to be passed on. Many calls at once are one statement, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_app.clock import NOW, clock_function
 from django_app.stores import many, rows
+from django_app.stores.patterns import Gap, Pattern, Remembered
 from django_app.stores.tables import Sql, is_duplicate, may_fail
 from lrp_celery.core.ids import is_fresh
 from lrp_celery.tracking.record import Turn
@@ -25,20 +26,6 @@ from lrp_celery.tracking.steps import new_record
 #: What a message says, in columns of the same name.
 TOLD: Final = tuple(field.name for field in fields(CallFacts) if field.name != "enqueued_at")
 TIMES: Final = frozenset({"due_at", "expires_at"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Statement:
-    """An insertion, and what its parameters are: of the id and what is told of a call the name, else the value."""
-
-    text: str
-    params: tuple[Any, ...]
-
-
-class _Name(str):
-    """The name of what takes the place of a parameter."""
-
-    __slots__ = ()
 
 
 def is_new(report: Enqueued) -> bool:
@@ -52,16 +39,13 @@ def insert(connection: BaseDatabaseWrapper, report: Enqueued, facts: CallFacts) 
     if not is_new(report) or clock_function(connection) is None:
         return rows.calls.insert(connection, rows.call_values(new_record(report, facts, NOW)))
     kind = connection.vendor, is_fresh(report.call_id) and may_fail(connection)
-    statement = _statements.get(kind)
-    if statement is None:
-        statement = _statements[kind] = _written(connection, unless_known=not kind[1])
+    pattern = _patterns.of(kind, lambda: _pattern(connection, unless_known=not kind[1]))
     known = dict(zip(TOLD, _told(facts), strict=True))
     known["call_id"] = report.call_id
     for name in TIMES:
         if known[name] is not None:
             known[name] = connection.ops.adapt_datetimefield_value(known[name])
-    params = [known[each] if type(each) is _Name else each for each in statement.params]
-    return rows.calls.inserted(connection, statement.text, params)
+    return rows.calls.inserted(connection, pattern.statement, pattern.filled(known))
 
 
 def insert_many(connection: BaseDatabaseWrapper, reports: Sequence[Enqueued]) -> None:
@@ -86,10 +70,10 @@ def _as_made() -> dict[str, Any]:
 
 _told: Final = attrgetter(*TOLD)
 #: By database, and by whether a key that exists makes it fail.
-_statements: dict[tuple[str, bool], _Statement] = {}
+_patterns: Final[Remembered[Pattern]] = Remembered()
 
 
-def _written(connection: BaseDatabaseWrapper, *, unless_known: bool) -> _Statement:
-    named = {name: Sql("%s", [_Name(name)]) for name in ("call_id", *TOLD)}
-    text, params = rows.calls.insertion(connection, {**_as_made(), **named}, unless_known=unless_known)
-    return _Statement(text, tuple(params))
+def _pattern(connection: BaseDatabaseWrapper, *, unless_known: bool) -> Pattern:
+    # Said as a parameter also where it is None: so there is one statement, whatever a message says.
+    named = {name: Sql("%s", [Gap(name)]) for name in ("call_id", *TOLD)}
+    return Pattern(*rows.calls.insertion(connection, {**_as_made(), **named}, unless_known=unless_known))

@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any, Final
 
 from lrp_celery.core.clock import SystemClock
-from lrp_celery.core.errors import CallIdConflict, NotEncodable, StoreError
+from lrp_celery.core.errors import CallIdConflict, NotEncodable
 from lrp_celery.core.values import replace
 from lrp_celery.procedures.envelope import Envelope, capture
 from lrp_celery.procedures.options import CallOptions
 from lrp_celery.procedures.publishing import send_or_leave
 from lrp_celery.procedures.runtime import Runtime
 from lrp_celery.tracking import messages
-from lrp_celery.tracking.callstore import CallStore
+from lrp_celery.tracking.callstore import CallStore, holder_of
 from lrp_celery.tracking.holding import StandIn
 from lrp_celery.tracking.owned import Order, Terms
 from lrp_celery.tracking.record import CallRecord
@@ -94,9 +94,7 @@ class Calling:
         record = store.insert(order)
         if record is not None:
             return record
-        known = store.look(order.call_id)
-        if known is None:
-            raise StoreError(f"Call {order.call_id!r} was being removed while it was made; make it again.")
+        known = holder_of(store, order.call_id)
         if self._options.call_id is None:
             # Nobody else has the id: a first try wrote the row, whose answer was lost together with its connection.
             return known

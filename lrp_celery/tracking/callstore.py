@@ -403,10 +403,7 @@ class OwningStore(MergingStore):
     def _insert_or_tell(self, order: Order, taken: Taken) -> CallRecord | None:
         placed = self.insert(order)
         if placed is None:
-            known = self.look(order.call_id)
-            if known is None:
-                raise StoreError(f"Call {order.call_id!r} was being removed while it was made; make it again.")
-            taken(order, known)
+            taken(order, holder_of(self, order.call_id))
         return placed
 
     def _make(self, order: Order) -> CallRecord | None:
@@ -585,6 +582,14 @@ class OwningStore(MergingStore):
             if merged is None or self._write(merged, found.record):
                 return answer
         raise StoreError(f"Call {call_id!r} was changed by others {self._PATIENCE} times in a row.")
+
+
+def holder_of(store: CallStore, call_id: str) -> CallRecord:
+    """Return the call that has an id with which a new one could not be made; `StoreError` if it was just being removed."""
+    known = store.look(call_id)
+    if known is None:
+        raise StoreError(f"Call {call_id!r} was being removed while it was made; make it again.")
+    return known
 
 
 def is_remembered(worker: WorkerFacts, now: datetime) -> bool:
