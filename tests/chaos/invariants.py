@@ -1,6 +1,6 @@
 """What must hold, whatever was killed: pure checks of what the system says against what the ledger knows.
 
-The numbers are those of the project's protocol: I1 to I3, I6 and I9 to I13, and I0 before them. Each check returns its
+The numbers are those of the project's protocol: I1 to I3, I6 and I9 to I13, with I0 before them and I14 after. Each check returns its
 violations in words; `tests/chaos/test_invariants.py` shows each of them a history that violates it.
 """
 
@@ -387,6 +387,21 @@ def i13_nothing_leaks(evidence: Evidence) -> Iterator[str]:
             yield f"a statement waited {fact.more['seconds']:.1f} s for a lock: {fact.more['query']}"
 
 
+# --- I14
+
+
+def i14_whoever_listens_is_told_of_each_end(evidence: Evidence) -> Iterator[str]:
+    """`call_ended` was sent of every call that has ended, and said how; only a purge may have been faster."""
+    told = {(fact.call, fact.more["status"]) for fact in evidence.of("heard")}
+    for call_id, states in evidence.history.items():
+        status = states[-1]["status"]
+        if status not in OPEN and (call_id, status) not in told and call_id not in evidence.purged:
+            yield f"{call_id}: {status}, and nobody was told"
+    for told_of, said in told:
+        if said not in {state["status"] for state in evidence.history.get(str(told_of), ())}:
+            yield f"{told_of}: somebody was told {said}, and it never was"
+
+
 INVARIANTS: Mapping[str, Callable[[Evidence], Iterator[str]]] = {
     "I0": i0_few_calls_were_refused,
     "I1": i1_each_accepted_call_ends_once_and_right,
@@ -398,6 +413,7 @@ INVARIANTS: Mapping[str, Callable[[Evidence], Iterator[str]]] = {
     "I11": i11_nothing_is_left_open,
     "I12": i12_what_was_rolled_back_never_was,
     "I13": i13_nothing_leaks,
+    "I14": i14_whoever_listens_is_told_of_each_end,
 }
 
 

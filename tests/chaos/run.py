@@ -334,20 +334,21 @@ def _memory(pid: int) -> int:
 
 
 def _calm(room: Room, nemesis: Nemesis) -> None:
-    """Wait until nothing is open any more; what is open in the end is for the invariants to say."""
+    """Wait until nothing is open any more, or still to be told; what is in the end is for the invariants to say."""
     from django_app.models import Call
 
     def is_calm() -> bool:
         nemesis.revive()
         try:
-            rows = Call.objects.using(room.alias).filter(terminal_at=None).values("owned", "acks_late", "run_outcome")
-            return all(map(may_come_again, rows))
+            calls = Call.objects.using(room.alias)
+            rows = calls.filter(terminal_at=None).values("owned", "acks_late", "run_outcome")
+            return all(map(may_come_again, rows)) and not calls.exclude(tell_at=None).exists()
         except Exception:
             connections[room.alias].close()
             return False
 
     with contextlib.suppress(AssertionError):
-        eventually("everything has ended", is_calm, CALM, pause=0.2)
+        eventually("everything has ended, and was told", is_calm, CALM, pause=0.2)
 
 
 def _evidence(room: Room, before: Census, after: Census) -> Evidence:

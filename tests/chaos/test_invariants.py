@@ -59,10 +59,13 @@ LIFE = [state("submitted", attempt=0), state("started"), state("succeeded", end=
 AGAIN = [LIFE[1] | {"pid": 8, "is_new": True}, LIFE[2] | {"pid": 8}]
 
 
-def evidence(facts=None, states=LIFE, rows=None, **more):
+def evidence(facts=None, states=LIFE, rows=None, told=None, **more):
     made = {"attempts": {}, "results": {"a": right_value(5)}, "deletions": [], "orphans": 0, "stored": {}}
     made |= {"before": CALM, "after": CALM, "states": states}
-    made |= {"facts": [*wanted(), *ran()] if facts is None else facts}
+    facts = [*wanted(), *ran()] if facts is None else facts
+    if told is None:
+        told = [fact("heard", each["call_id"], status=each["status"]) for each in states if each["terminal_at"]]
+    made |= {"facts": [*facts, *told]}
     return Evidence(**made | {"rows": {"a": row()} if rows is None else rows} | more)
 
 
@@ -122,6 +125,12 @@ RIGHT = {
         {"a": row(task="forgotten", owned=False, pid=8)},
         deletions=[deleted("forgotten", gone=6)],
         results={},
+    ),
+    "it was told twice, for whoever told it was killed": evidence(
+        told=[fact("heard", status="succeeded"), fact("heard", status="succeeded")]
+    ),
+    "it was purged before anybody could be told": evidence(
+        [*wanted("forgotten"), *ran()], rows={}, told=[], deletions=[deleted("forgotten", gone=6)], results={}
     ),
     "its broker may deliver it again": evidence(
         wanted("late"),
@@ -244,6 +253,11 @@ WRONG = {
     ),
     "connections were left": ({"I13"}, evidence(after=Census(connections=8, memory=1000))),
     "memory grew": ({"I13"}, evidence(after=Census(connections=6, memory=1101))),
+    "nobody was told how it ended": ({"I14"}, evidence(told=[])),
+    "it was told that it ended otherwise": (
+        {"I14"},
+        evidence(told=[fact("heard", status="succeeded"), fact("heard", status="failed")]),
+    ),
     "a statement waited long for a lock": ({"I13"}, evidence([*wanted(), *ran(), waiting(5.5)])),
 }
 
