@@ -5,12 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from django.core import mail
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 def under_test() -> bool:
     """Whether Django's test environment is set up in this process."""
     return "outbox" in vars(mail)
+
+
+def refresh_connections() -> None:
+    """Close what this thread holds of Django's connections and must not go on with, but none that is in a transaction.
+
+    Under test all of them: a thread that keeps one keeps its database from being dropped.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.in_atomic_block:
+            continue
+        if under_test():
+            connection.close()
+        else:
+            connection.close_if_unusable_or_obsolete()
 
 
 def is_test_case(connection: BaseDatabaseWrapper) -> bool:

@@ -7,6 +7,10 @@ from celery import current_app, shared_task
 from django_app import purge as purging
 from lrp_celery.procedures import rounds
 from lrp_celery.procedures.runtime import runtime_of
+from lrp_celery.procedures.telling import tell_all
+
+#: Seconds for which receivers are told, before the next task has its turn.
+_TELL = 10.0
 
 
 @shared_task(name="lrp_celery.purge", ignore_result=True)
@@ -19,9 +23,13 @@ def purge() -> int:
 def relay() -> int:
     """Send the messages of procedures' calls that did not get out, and end what no run holds and is overdue.
 
-    Every worker's side process does so, too. Returns how many messages were sent.
+    Every worker's side process does so, too; and as that does, it tells receivers of `call_ended`, for some seconds.
+    Returns how many messages were sent.
     """
-    return rounds.look_after(current_app, runtime_of(current_app)).sent
+    runtime = runtime_of(current_app)
+    done = rounds.look_after(current_app, runtime)
+    tell_all(runtime.own, within=_TELL)
+    return done.sent
 
 
 @shared_task(name="lrp_celery.rescue", ignore_result=True)

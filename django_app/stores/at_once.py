@@ -95,8 +95,9 @@ def place(connection: BaseDatabaseWrapper, order: Order, timing: Timing) -> Call
 
 
 def may_place(connection: BaseDatabaseWrapper, order: Order) -> bool:
-    """Whether `place` can: what is due or expires at a moment of its own is compared with this one."""
-    return connection.vendor == "postgresql" and order.facts.due_at is None and order.facts.expires_at is None
+    """Whether `place` can: what is due or expires at a moment of its own is compared with this one, and it keeps a message."""
+    is_timeless = order.facts.due_at is None and order.facts.expires_at is None
+    return connection.vendor == "postgresql" and is_timeless and order.message is not None
 
 
 def claim(connection: BaseDatabaseWrapper, delivery: Delivery, timing: Timing) -> CallRecord | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, fields
 from datetime import datetime
-from functools import cached_property, partial
-from typing import Any, ParamSpec, TypeVar
+from functools import cached_property
+from typing import Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import Error, InterfaceError, NotSupportedError, OperationalError, close_old_connections, connections
+from django.db import Error, InterfaceError, NotSupportedError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Q, QuerySet
 
@@ -23,7 +24,7 @@ from django_app.stores import at_once, counting, enqueuing, placing, renewal, ro
 from django_app.stores.batch import Batch
 from django_app.stores.news import Listener, can_listen
 from django_app.stores.sessions import CallerSession, Session
-from django_app.surroundings import is_callers_only, is_in_transaction
+from django_app.surroundings import is_callers_only, is_in_transaction, refresh_connections
 from lrp_celery.core.errors import StoreError, StoreUnavailable
 from lrp_celery.core.text import clean
 from lrp_celery.core.values import replace
@@ -38,8 +39,13 @@ from lrp_celery.tracking.snapshot import CallSnapshot
 from lrp_celery.tracking.steps import Merged, made
 from lrp_celery.tracking.store import Found, require_id, require_threshold
 
+logger = logging.getLogger("lrp_celery.telling")
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+#: How often it is tried, before the last time, to note that a call was told of.
+_NOTED: Final = 3
 
 
 class DjangoTrackingStore(OwningStore):
@@ -116,33 +122,47 @@ class DjangoTrackingStore(OwningStore):
 
     def _write(self, merged: Merged, replaces: CallRecord | None) -> bool:
         is_written = self._with_connection(self._write_on, merged, replaces)
-        is_end = merged.record.terminal_at is not None and (replaces is None or replaces.terminal_at is None)
+        ended_at = merged.record.terminal_at
+        is_end = ended_at is not None and (replaces is None or replaces.terminal_at != ended_at)
         if is_written and is_end and telling.is_heard():
             # Nobody else may ever see what is written here: who listens is told by whoever commits it.
-            self._session.after_commit(partial(self._tell_one, merged.record.call_id))
+            self._session.after_commit(lambda: self._tell_at_once(merged.record.call_id))
         return is_written
 
-    def _tell_one(self, call_id: str) -> None:
-        self._tell(self._with_connection(self._within_transaction, telling.take_one, call_id))
-
-    def tell_ended(self, limit: int) -> int:
-        """Tell the receivers of `call_ended`, in this process and thread, of calls that have ended."""
-        if not telling.is_heard() or not self._singly(telling.is_due):
-            return 0
-        taken = self._with_connection(self._within_transaction, telling.take, limit)
-        # As around a request: the receivers' connections may have been lost since the last time.
-        close_old_connections()
+    def _tell_at_once(self, call_id: str) -> None:
         try:
-            self._tell(taken)
-        finally:
-            close_old_connections()
-        return len(taken.calls)
+            record = self._with_connection(self._within_transaction, telling.take_one, call_id)
+            if record is not None:
+                telling.tell(record)
+                self._singly(telling.told, record)
+        except Exception:
+            # What was committed stands, and whoever did must not believe that it does not. It is marked.
+            logger.exception("Telling of the end of call %s failed; others do it.", call_id)
 
-    def _tell(self, taken: telling.Taken) -> None:
-        for record in taken.calls:
+    def tell_next(self) -> bool:
+        """Tell the receivers of `call_ended`, in this process and thread, of the next call that has ended."""
+        if not telling.is_heard() or not self._singly(telling.is_due):
+            return False
+        record = self._with_connection(self._within_transaction, telling.take)
+        if record is None:
+            return False
+        # As around a request: the receivers' own connections may have been lost since the last time.
+        refresh_connections()
+        try:
             telling.tell(record)
-        if taken.calls:
-            self._singly(telling.told, taken)
+        finally:
+            refresh_connections()
+        self._note_told(record)
+        return True
+
+    def _note_told(self, record: CallRecord) -> None:
+        """Note it insistently: somebody may have locked the row for a while, and it would be told of again."""
+        for _ in range(_NOTED):
+            try:
+                return self._singly(telling.told, record)
+            except StoreError as error:
+                logger.info("That call %s was told of is not noted yet: %s", record.call_id, error)
+        return self._singly(telling.told, record)
 
     def _within_transaction(self, connection: BaseDatabaseWrapper, work: Callable[..., T], *args: Any) -> T:
         with self._session.atomic():

@@ -21,7 +21,6 @@ from lrp_celery.procedures.post import take_over
 from lrp_celery.procedures.relay import Relay
 from lrp_celery.procedures.runtime import Runtime
 from lrp_celery.procedures.steadiness import Steadiness
-from lrp_celery.procedures.telling import tell_all
 from lrp_celery.tracking.callstore import CallStore, WorkerFacts
 from lrp_celery.tracking.owned import Care
 from lrp_celery.tracking.rescuer import Rescuer
@@ -44,13 +43,11 @@ class LookedAfter:
 def look_after(app: Any, runtime: Runtime) -> LookedAfter:
     """Do once what is due for calls that no run holds: send their messages, end what is overdue or expired.
 
-    Whoever listens in this process is told of what has ended. Calls that a run holds are left: who has just come cannot tell a worker that died from a
+    Calls that a run holds are left: who has just come cannot tell a worker that died from a
     database that was away. Safe to run at any time, and several times at once. `StoreError`
     when the store cannot be reached; a broker that is away only leaves messages unsent.
     """
-    done = _Round(app, runtime, may_judge=False).go()
-    tell_all(runtime.own)
-    return done
+    return _Round(app, runtime, may_judge=False).go()
 
 
 def rescue(app: Any, runtime: Runtime) -> LookedAfter:

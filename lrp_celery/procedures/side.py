@@ -60,6 +60,7 @@ def main() -> None:
     telling.start()
     while not ended.wait(TICK) and os.getppid() == brief.parent:
         caretaker.round()
+        telling.look()
     if draining is not None:
         draining.finish(_DRAIN)
     telling.finish(_TELL)

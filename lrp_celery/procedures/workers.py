@@ -146,16 +146,19 @@ def ensure_care(app: Any, runtime: Runtime) -> None:
             pid=os.getpid(),
             pool="",
         )
-        Telling(runtime.own).start()
-        caretaker = Caretaker(app, runtime, facts, _Here(board))
-        thread = threading.Thread(target=_take_care, args=(caretaker,), name="lrp_celery-caretaker", daemon=True)
+        caretaker, telling = Caretaker(app, runtime, facts, _Here(board)), Telling(runtime.own)
+        telling.start()
+        thread = threading.Thread(
+            target=_take_care, args=(caretaker, telling), name="lrp_celery-caretaker", daemon=True
+        )
         _threads[key] = thread
         thread.start()
 
 
-def _take_care(caretaker: Caretaker) -> None:
+def _take_care(caretaker: Caretaker, telling: Telling) -> None:
     while True:
         caretaker.round()
+        telling.look()
         time.sleep(TICK)
 
 

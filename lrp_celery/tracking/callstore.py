@@ -302,10 +302,11 @@ class CallStore(ReportStore, Protocol):
         """
         ...
 
-    def tell_ended(self, limit: int) -> int:
-        """Tell whoever listens in this process of at most so many calls that have ended, each at least once among all processes.
+    def tell_next(self) -> bool:
+        """Tell whoever listens in this process of a call that has ended, each at least once among all processes.
 
-        Returns of how many; 0: of none, for others tell of them, nobody listens, or the store knows no listeners.
+        False: there is none, others tell of it, nobody listens, or the store knows no listeners. Raises what a listener
+        raises that is no `Exception`; then that call is told of once more, later.
         """
         ...
 
@@ -368,9 +369,9 @@ class OwningStore(MergingStore):
         """Count none: the rows are all there is."""
         return 0
 
-    def tell_ended(self, limit: int) -> int:
+    def tell_next(self) -> bool:
         """Tell of none: nobody can listen."""
-        return 0
+        return False
 
     @abstractmethod
     def is_overtaken(self, record: CallRecord) -> bool:

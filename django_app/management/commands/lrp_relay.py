@@ -15,6 +15,10 @@ from django_app.conf import options as settings
 from lrp_celery.core.errors import LrpError, StoreError
 from lrp_celery.procedures.rounds import LookedAfter, look_after
 from lrp_celery.procedures.runtime import runtime_of
+from lrp_celery.procedures.telling import Telling, tell_all
+
+#: Seconds for which one round tells receivers.
+_TELL = 60.0
 
 logger = logging.getLogger("lrp_celery.relay")
 
@@ -22,8 +26,8 @@ logger = logging.getLogger("lrp_celery.relay")
 class Command(BaseCommand):
     help = (
         "Do what is due for procedures' calls that no run holds: send messages that did not get out or were lost, "
-        "end what is overdue or expired. Every worker with procedures does so all the time. Calls whose worker is "
-        "gone are left to lrp_rescue."
+        "end what is overdue or expired; and tell the receivers of call_ended. Every worker with procedures does so all "
+        "the time. Calls whose worker is gone are left to lrp_rescue."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -37,13 +41,18 @@ class Command(BaseCommand):
                 self._loop()
             return
         try:
-            done = look_after(current_app, runtime_of(current_app))
+            runtime = runtime_of(current_app)
+            done = look_after(current_app, runtime)
         except LrpError as error:
             raise CommandError(str(error)) from error
         self._tell(done)
+        tell_all(runtime.own, within=_TELL)
 
     def _loop(self) -> None:
+        telling = Telling(runtime_of(current_app).own)
+        telling.start()
         while True:
+            telling.look()
             try:
                 done = look_after(current_app, runtime_of(current_app))
             except StoreError as error:
