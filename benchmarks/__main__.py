@@ -19,6 +19,7 @@ ALL: Sequence[tuple[Sequence[str], Sequence[str]]] = (
     (["rerun"], ["--turns", "3"]),
     (["owning"], ["--rounds", "2"]),
     (["owning", "--no-fsync"], ["--rounds", "2"]),
+    (["owning", "--results", "each"], ["--rounds", "2"]),
     (["purge"], ["--rows", "200000"]),
 )
 
