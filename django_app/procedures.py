@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import connections, transaction
+from django.db import connections
 
+from django_app.committing import after_commit
 from django_app.conf import Options
 from django_app.stores import DjangoTrackingStore
 from django_app.stores.actions import ActionWriter
@@ -19,8 +19,6 @@ from lrp_celery.core.redaction import Redactor
 from lrp_celery.procedures.actions import Action
 from lrp_celery.procedures.runtime import Limits, in_this_app
 from lrp_celery.tracking.callstore import CallStore
-
-logger = logging.getLogger("lrp_celery.procedures")
 
 T = TypeVar("T")
 
@@ -84,14 +82,7 @@ class DjangoRuntime:
 
     def after_commit(self, work: Callable[[], None]) -> None:
         """Do `work` once the caller's transaction on the calls' database has been committed; without one, now."""
-        if is_in_transaction(connections[self._alias]):
-            transaction.on_commit(work, using=self._alias, robust=True)
-            return
-        try:
-            work()
-        except Exception:
-            # As `robust` does: what was written stands, and whoever called must not believe that it does not.
-            logger.exception("What was to follow a write failed.")
+        after_commit(self._alias, work)
 
     def check_transaction(self) -> None:
         """Refuse a call from a transaction on another database only: its rollback would not take the call back."""

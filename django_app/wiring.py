@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Final
 
-from django.db import connections, transaction
+from django.db import connections
 
+from django_app.committing import after_commit
 from django_app.conf import Options, options
 from django_app.procedures import DjangoRuntime
 from django_app.stores import DjangoTrackingStore
@@ -105,7 +106,7 @@ class RoutingRecorder:
         elif is_callers:
             write(self._callers_pause, self._callers)
         elif lent.vendor == "sqlite" and lent.in_atomic_block:
-            transaction.on_commit(lambda: self._write(write), using=self._alias, robust=True)
+            after_commit(self._alias, lambda: self._write(write))
         elif lent.vendor == "sqlite" and lent.connection is not None and not lent.get_autocommit():
             # A transaction without `atomic` tells nobody that it ends; the worker's report makes the row.
             losses.add("row at publish")

@@ -513,8 +513,8 @@ MUTANTS = [
     Mutant(
         "ended: many ends together are told to nobody",
         "django_app/stores/plainly.py",
-        '*(["tell_at"] if is_heard else [])',
-        "*[]",
+        '("terminal_at", "tell_at") if is_heard',
+        '("terminal_at",) if is_heard',
         f"{ENDED_TESTS} reported_or_many",
     ),
     Mutant(

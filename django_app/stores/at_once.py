@@ -47,8 +47,6 @@ _OF_A_RUN: Final = (
 )
 #: What a row says that nobody has told anything.
 _UNTOLD: Final = CallRecord(call_id="", task="", enqueued_at=NOW, updated_at=NOW).values()
-#: What an order says of a call that differs from one to the next.
-_SAID_OF_A_CALL: Final = ("call_id", "message", *(field.name for field in fields(CallFacts)))
 _FIRST: Final = Turn()
 _WITHIN: Final = "GREATEST(enqueued_at, LEAST(%s, CLOCK_TIMESTAMP()))"
 #: Only the row knows whether anybody waits. Listeners hear of it when the transaction is committed.
@@ -84,7 +82,7 @@ def place(connection: BaseDatabaseWrapper, order: Order, timing: Timing) -> Call
     is_new = is_fresh(order.call_id) and may_fail(connection)
     unsaid = tuple(name for name, value in given.items() if value is None)
     key = order.terms, timing, unsaid, is_new
-    placing = _placings.of(key, lambda: _Placing.of(connection, order, timing, unsaid, is_new=is_new))
+    placing = _placings.of(key, lambda: _Placing.of(connection, order.terms, timing, unsaid, is_new=is_new))
     try:
         written = execute(connection, placing.pattern.statement, placing.pattern.filled(given)).fetchone()
     except IntegrityError as error:
@@ -134,14 +132,12 @@ class _Placing:
 
     @classmethod
     def of(
-        cls, connection: BaseDatabaseWrapper, order: Order, timing: Timing, unsaid: Collection[str], *, is_new: bool
+        cls, connection: BaseDatabaseWrapper, terms: Terms, timing: Timing, unsaid: Collection[str], *, is_new: bool
     ) -> _Placing:
         """Have the rule make the row of a call of which nothing is said but what nobody says."""
-        gaps: dict[str, Any] = {name: None if name in unsaid else Gap(name) for name in _SAID_OF_A_CALL}
-        said_of_it = Order(
-            call_id=gaps.pop("call_id"), message=gaps.pop("message"), terms=order.terms, facts=CallFacts(**gaps)
-        )
-        fresh = owned.place(None, said_of_it, NOW, timing)
+        facts: Any = {field.name: None if field.name in unsaid else Gap(field.name) for field in fields(CallFacts)}
+        named: Any = {"call_id": Gap("call_id"), "message": Gap("message")}
+        fresh = owned.place(None, Order(**named, terms=terms, facts=CallFacts(**facts)), NOW, timing)
         if fresh is None:
             raise AssertionError("A call whose id is new can be made.")
         values = fresh.record.values()

@@ -9,7 +9,7 @@ from django_app.stores import rows
 
 
 def lock(connection: BaseDatabaseWrapper, *, skip: bool = False) -> str:
-    """Return what has to stand at the end of a query of calls; `skip`: of rows that others have locked it is silent, if it can be."""
+    """Return what has to stand at the end of a query; `skip`: of rows that others have locked it is silent, if it can be."""
     if connection.features.has_select_for_update:
         can_skip = skip and connection.features.has_select_for_update_skip_locked
         return " FOR UPDATE SKIP LOCKED" if can_skip else " FOR UPDATE"

@@ -109,7 +109,8 @@ def _microseconds(age: timedelta | None) -> int | None:
 def _update(table: str, kind: tuple[bool, bool], *, counts: bool, is_heard: bool) -> str:
     story = _STORIES[kind]
     latest = f"GREATEST(call.updated_at, {', '.join(story.times)})"
-    ends = [f"{name} = {latest}" for name in ("terminal_at", *(["tell_at"] if is_heard else []))] if kind[1] else []
+    at_the_end = ("terminal_at", "tell_at") if is_heard else ("terminal_at",)
+    ends = [f"{name} = {latest}" for name in at_the_end] if kind[1] else []
     marks = (summing.MARK,) if counts else ()
     settings = ", ".join((*story.settings, *ends, *marks, f"updated_at = {latest}", "version = call.version + 1"))
     names = ", ".join(name for name, _ in _COLUMNS)

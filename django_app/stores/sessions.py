@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 from django.db import Error, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from django_app.committing import after_commit
 from django_app.executing import execute
 from django_app.surroundings import under_test
 
@@ -80,7 +81,7 @@ class CallerSession:
         connection = self.connection()
         # Of a transaction without `atomic` nobody tells when it ends; after that others see what was written.
         if connection.in_atomic_block or connection.get_autocommit():
-            transaction.on_commit(work, using=self.alias, robust=True)
+            after_commit(self.alias, work)
 
     def failed(self) -> bool:
         """Never: a second try inside somebody's transaction could only fail again."""

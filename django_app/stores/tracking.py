@@ -130,14 +130,10 @@ class DjangoTrackingStore(OwningStore):
         return is_written
 
     def _tell_at_once(self, call_id: str) -> None:
-        try:
-            record = self._with_connection(self._within_transaction, telling.take_one, call_id)
-            if record is not None:
-                telling.tell(record)
-                self._singly(telling.told, record)
-        except Exception:
-            # What was committed stands, and whoever did must not believe that it does not. It is marked.
-            logger.exception("Telling of the end of call %s failed; others do it.", call_id)
+        record = self._with_connection(self._within_transaction, telling.take_one, call_id)
+        if record is not None:
+            telling.tell(record)
+            self._singly(telling.told, record)
 
     def tell_next(self) -> bool:
         """Tell the receivers of `call_ended`, in this process and thread, of the next call that has ended."""

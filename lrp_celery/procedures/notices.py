@@ -46,8 +46,7 @@ class Notices:
         with contextlib.suppress(OSError), self._lock:
             if self._file is None:
                 self._file = self._open()
-            runs = self._board.runs()
-            shown = json.dumps(runs).encode() if runs else b"[]"
+            shown = json.dumps(self._board.runs()).encode()
             self._longest = max(self._longest, len(shown))
             # One write: whoever reads meanwhile sees the old or the new, followed by blanks.
             os.pwrite(self._file.file, shown.ljust(self._longest), 0)

@@ -1,7 +1,7 @@
 """What must hold, whatever was killed: pure checks of what the system says against what the ledger knows.
 
-The numbers are those of the project's protocol: I1 to I3, I6 and I9 to I13, with I0 before them and I14 after. Each check returns its
-violations in words; `tests/chaos/test_invariants.py` shows each of them a history that violates it.
+The numbers are those of the project's protocol: I1 to I3, I6 and I9 to I13, with I0 before them and I14 after. Each
+check returns its violations in words; `tests/chaos/test_invariants.py` shows each of them a history that violates it.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
@@ -283,6 +284,16 @@ def test_what_follows_a_write_does_not_undo_it(caplog):
     with override_settings(LRP_CELERY={"DATABASE": "default"}):
         current_runtime().after_commit(lambda: 1 // 0)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_follows_a_commit_does_not_keep_what_else_follows_it(caplog):
+    followed = []
+    with override_settings(LRP_CELERY={"DATABASE": "default"}), transaction.atomic():
+        # As calls are sent: a partial has no name by which Django could tell of it.
+        current_runtime().after_commit(partial(lambda number: 1 // number, 0))
+        transaction.on_commit(lambda: followed.append(True))
+    assert "ZeroDivisionError" in caplog.text
+    assert followed == [True]
 
 
 def test_an_id_that_was_just_made_and_has_a_row_all_the_same_keeps_that(store):

@@ -1,6 +1,5 @@
 """Real workers tell a project of what has ended, by their side process, whatever becomes of whom."""
 
-import contextlib
 import os
 import signal
 
@@ -9,7 +8,7 @@ from django.utils import timezone
 
 from django_app.models import Call
 from tests.integration import procedures
-from tests.integration.crashes import QUICK, processes_of, side_of
+from tests.integration.crashes import QUICK, side_of
 from tests.integration.harness import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.services]
@@ -98,9 +97,6 @@ def test_what_ended_while_all_were_being_killed_is_told_by_the_next_worker(quick
     os.kill(side_of(worker), signal.SIGSTOP)
     call_id = procedures.owned_fail.call("no")
     room.wait_for(call_id)
-    for pid in processes_of(worker)[0]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    worker.wait()
+    worker.stop()
     room.worker(concurrency=1, name="w2", **LISTENING)
     until_told(room, call_id, "failed:None")
